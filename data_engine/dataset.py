@@ -1,0 +1,120 @@
+"""A data set: a folder of Parquet shards, at any URL. Nothing in it is rewritten in place.
+
+dataset.json                      what it is; its presence says that ingest finished
+images/00000.parquet              one row per image
+annotations/<source>/00000.parquet   what one specialist (or the imported labels) said
+verdicts/<round>/00000.parquet    each annotation's fate
+failures/<stage>/00000.parquet    what could not be used, and why
+runs/<run id>.parquet             one row per stage of each run
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from data_engine.errors import DatasetError, NewerFormatError
+from data_engine.schema import ANNOTATIONS, FAILURES, FORMAT_VERSION, RUNS
+from data_engine.shards import iter_batches, read_table, shard_name, write_shard
+from data_engine.storage import Store
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""Names of stages become folder names: nothing that could leave the data set's folder."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """`dataset.json`. `fingerprint` identifies the source and the ingest options."""
+
+    id: str
+    source: str
+    source_format: str
+    fingerprint: str
+    images: int
+    shards: int
+    shard_size: int
+    embedded: bool
+    labels: list[str]
+    version: str
+    format: int = FORMAT_VERSION
+
+
+class Dataset:
+    """An ingested data set. `Dataset.open(url)` raises DatasetError when there is none."""
+
+    def __init__(self, store: Store, info: DatasetInfo) -> None:
+        self.store = store
+        self.info = info
+
+    @property
+    def url(self) -> str:
+        return self.store.url
+
+    @classmethod
+    def open(cls, url: str) -> Dataset:
+        store = Store(url)
+        if not store.exists("dataset.json"):
+            raise DatasetError(
+                f"{url} is not a data set: it holds no dataset.json",
+                "make one with: fde ingest SOURCE DATASET (an interrupted ingest goes on the same way)",
+            )
+        try:
+            fields = json.loads(store.read("dataset.json"))
+            version = fields["format"]
+            if version > FORMAT_VERSION:
+                raise NewerFormatError(
+                    f"{url} has format {version}; this version reads up to {FORMAT_VERSION}",
+                    "upgrade with: pip install -U florence-data-engine",
+                )
+            return cls(store, DatasetInfo(**fields))
+        except (ValueError, TypeError, KeyError) as error:
+            raise DatasetError(
+                f"{url}/dataset.json is damaged: {error}", "restore that file, or ingest again"
+            ) from error
+
+    @classmethod
+    def create(cls, url: str, info: DatasetInfo) -> Dataset:
+        """Commit an ingest: its shards are all there, and now it is a data set."""
+        store = Store(url)
+        store.write_bytes("dataset.json", (json.dumps(asdict(info), indent=2) + "\n").encode())
+        return cls(store, info)
+
+    @property
+    def shards(self) -> list[str]:
+        return [shard_name(i) for i in range(self.info.shards)]
+
+    def sources(self) -> list[str]:
+        """Every source that has said something: specialists and imported labels."""
+        return self.store.folders("annotations")
+
+    def image_batches(
+        self, shard: str, rows: int, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        return iter_batches(self.store, f"images/{shard}.parquet", rows, columns)
+
+    def annotations(self, source: str, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """What one source said about one shard. Raises StorageError when that was not written."""
+        return read_table(self.store, f"annotations/{source}/{shard}.parquet", columns)
+
+    def write_annotations(
+        self, source: str, shard: str, table: pa.Table, provenance: Mapping[str, Any]
+    ) -> None:
+        write_shard(self.store, f"annotations/{source}/{shard}.parquet", table, ANNOTATIONS, provenance)
+
+    def write_failures(self, stage: str, shard: str, rows: list[dict[str, Any]]) -> None:
+        """Replace a stage's failures for one shard; none means that no file stays."""
+        name = f"failures/{stage}/{shard}.parquet"
+        if rows:
+            write_shard(
+                self.store, name, pa.Table.from_pylist(rows, schema=FAILURES), FAILURES, {"stage": stage}
+            )
+        else:
+            self.store.delete(name)
+
+    def write_run(self, run_id: str, rows: list[dict[str, Any]]) -> None:
+        write_shard(self.store, f"runs/{run_id}.parquet", pa.Table.from_pylist(rows, schema=RUNS), RUNS, {})

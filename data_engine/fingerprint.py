@@ -1,0 +1,65 @@
+"""Fingerprints: what a shard's content depends on, as one digest. Same digest, same content: skip."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_engine.dataset import Dataset
+from data_engine.entry_point import code_version
+from data_engine.recipe import Recipe
+
+
+def digest(value: Any) -> str:
+    """A digest of any JSON value; the order of mapping keys does not count."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, or of a folder's files and their names."""
+    if path.is_dir():
+        return digest(
+            {str(p.relative_to(path)): file_digest(p) for p in sorted(path.rglob("*")) if p.is_file()}
+        )
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _by_content(value: Any, cache: dict[str, str]) -> Any:
+    """Args with every path of this machine replaced by what lies there: moving weights changes nothing."""
+    if isinstance(value, Mapping):
+        return {key: _by_content(item, cache) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_by_content(item, cache) for item in value]
+    if isinstance(value, str) and ("/" in value or "." in value) and len(value) < 4096:
+        path = Path(value).expanduser()
+        if path.exists():
+            if value not in cache:
+                cache[value] = file_digest(path)
+            return {"content": cache[value]}
+    return value
+
+
+def specialist_fingerprints(recipe: Recipe, dataset: Dataset) -> dict[str, str]:
+    """One fingerprint per specialist: its `use`, `args` and code, its weights' bytes, and its inputs'.
+
+    How a specialist is run (actors, cpus, gpus) changes nothing. `batch` does count: padding and
+    floating-point order differ with it.
+    """
+    cache: dict[str, str] = {}
+    found: dict[str, str] = {}
+    for name in recipe.ordered():
+        part = recipe.specialists[name]
+        found[name] = digest(
+            {
+                "dataset": dataset.info.fingerprint,
+                "code": code_version(part.use),
+                "args": _by_content(part.args, cache),
+                "batch": part.batch,
+                "needs": {need: found.get(need, "ingest") for need in part.needs},
+            }
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Ingest: one file per source format, staged unit by unit, then merged by content into image shards."""

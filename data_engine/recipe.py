@@ -1,0 +1,209 @@
+"""Recipes: YAML that says what to annotate and filter with. Flags say where and how wide."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from data_engine.dataset import NAME
+from data_engine.entry_point import add_import_folder, check_arguments, did_you_mean, split
+from data_engine.errors import RecipeError
+from data_engine.schema import KINDS
+
+RESERVED = ("human", "alt_text", "truth", "ingest")
+"""Sources that ingest writes: no specialist may take their folder."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SpecialistPart(_Part):
+    """One specialist: `use` is `module:Class`, `args` its constructor's, the rest how it is run.
+
+    `needs` lists the specialists (or `human`, `alt_text`) whose statements it is given. `batch` is in
+    images; `cpus` and `gpus` are per actor and may be fractions; `actors` is the most that run at once.
+    """
+
+    use: str
+    args: dict[str, Any] = {}
+    needs: list[str] = []
+    batch: Annotated[int, Field(ge=1, le=4096)] = 16
+    actors: Annotated[int, Field(ge=1, le=100_000)] = 1
+    cpus: Annotated[float, Field(ge=0)] = 1
+    gpus: Annotated[float, Field(ge=0)] = 0
+
+    @field_validator("use")
+    @classmethod
+    def _reference(cls, use: str) -> str:
+        split(use)
+        return use
+
+
+class Where(_Part):
+    """The rows that a filter looks at; an empty list means any."""
+
+    kind: list[str] = []
+    granularity: list[str] = []
+    source: list[str] = []
+
+    @field_validator("kind", "granularity", "source", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        for kind in value:
+            if kind not in KINDS:
+                raise ValueError(f"{kind!r} is no kind{did_you_mean(kind, KINDS)}")
+        return value
+
+
+class FilterPart(_Part):
+    use: str
+    args: dict[str, Any] = {}
+    where: Where = Where()
+
+    @field_validator("use")
+    @classmethod
+    def _reference(cls, use: str) -> str:
+        split(use)
+        return use
+
+
+class Recipe(_Part):
+    """A whole recipe. Specialists run in the order that `needs` asks for, filters in the order written."""
+
+    name: str
+    description: str = ""
+    specialists: dict[str, SpecialistPart] = {}
+    filters: dict[str, FilterPart] = {}
+    folder: str = Field(default="", exclude=True)
+    """Where the recipe's file lies: modules beside it can be used. Not part of the YAML."""
+
+    def ordered(self) -> list[str]:
+        """Names of the specialists, each after those that it needs. Raises RecipeError on a circle."""
+        done: list[str] = []
+        left = dict(self.specialists)
+        while left:
+            ready = [n for n, part in left.items() if not any(need in left for need in part.needs)]
+            if not ready:
+                raise RecipeError(
+                    f"these specialists need each other in a circle: {', '.join(left)}", "break the circle"
+                )
+            done += ready
+            for name in ready:
+                del left[name]
+        return done
+
+    def check(self) -> Recipe:
+        """Everything that can be known before any work: names, needs, modules, arguments."""
+        add_import_folder(self.folder)
+        for name, part in self.specialists.items():
+            if not NAME.fullmatch(name) or name in RESERVED:
+                raise RecipeError(
+                    f"{name!r} cannot be a specialist's name",
+                    f"use letters, digits, '-', '_' and '.', and none of {', '.join(RESERVED)}",
+                )
+            for need in part.needs:
+                if need not in self.specialists and need not in RESERVED:
+                    raise RecipeError(
+                        f"specialists.{name} needs {need!r}, which is no specialist of this recipe"
+                        f"{did_you_mean(need, list(self.specialists))}",
+                        "correct `needs`",
+                    )
+            check_arguments(part.use, list(part.args), f"specialists.{name}")
+        for name, rule in self.filters.items():
+            if not NAME.fullmatch(name) or name == "parent":
+                raise RecipeError(
+                    f"{name!r} cannot be a filter's name",
+                    "use letters, digits, '-', '_' and '.'; 'parent' is taken",
+                )
+            check_arguments(rule.use, list(rule.args), f"filters.{name}")
+        self.ordered()
+        return self
+
+
+def read_recipe(text: str, origin: str, folder: str = "") -> Recipe:
+    """Parse and check a recipe. `origin` names it in errors. Raises RecipeError."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(
+            f"{origin} is not valid YAML: {' '.join(str(error).split())}", "mend the file"
+        ) from error
+    if not isinstance(data, dict):
+        raise RecipeError(
+            f"{origin} holds no recipe", "a recipe is a mapping with name, specialists and filters"
+        )
+    if "folder" in data:
+        raise RecipeError(f"{origin}: unknown key 'folder'", "remove it")
+    try:
+        recipe = Recipe.model_validate({**data, "folder": folder})
+    except ValidationError as error:
+        raise _readable(error, origin) from error
+    return recipe.model_copy(
+        update={"specialists": {n: p.model_copy(update={"args": _resolved(p.args, folder)}) for n, p in recipe.specialists.items()},
+                "filters": {n: p.model_copy(update={"args": _resolved(p.args, folder)}) for n, p in recipe.filters.items()}}
+    ).check()  # fmt: skip
+
+
+def load_recipe(path: Path) -> Recipe:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error}", "check the path") from error
+    return read_recipe(text, str(path), str(path.absolute().parent))
+
+
+def _resolved(args: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Paths in a recipe: `./x` lies beside the recipe, `package:NAME/x` inside an installed package."""
+
+    def one(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: one(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [one(item) for item in value]
+        if isinstance(value, str) and value.startswith(("./", "../")) and folder:
+            return str((Path(folder) / value).resolve())
+        if isinstance(value, str) and value.startswith("package:"):
+            package, _, inside = value.removeprefix("package:").partition("/")
+            spec = importlib.util.find_spec(package)
+            if spec is None or not spec.submodule_search_locations or ".." in Path(inside).parts:
+                raise RecipeError(
+                    f"{value!r}: there is no package {package!r}", "write package:NAME/path/in/it"
+                )
+            return str(Path(next(iter(spec.submodule_search_locations))) / inside)
+        return value
+
+    return {key: one(value) for key, value in args.items()}
+
+
+_FIELDS = {
+    "specialists": tuple(SpecialistPart.model_fields),
+    "filters": tuple(FilterPart.model_fields),
+    "where": tuple(Where.model_fields),
+    "": tuple(name for name in Recipe.model_fields if name != "folder"),
+}
+
+
+def _readable(error: ValidationError, origin: str) -> RecipeError:
+    """The first complaint of pydantic as one line, with a suggestion for a misspelt key."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        *above, key = [str(part) for part in first["loc"]]
+        known = _FIELDS["where" if "where" in above else above[0] if above else ""]
+        return RecipeError(
+            f"{origin}: unknown key {place!r}{did_you_mean(key, known)}", "correct or remove it"
+        )
+    if first["type"] == "missing":
+        return RecipeError(f"{origin}: {place!r} is missing", "add it")
+    return RecipeError(f"{origin}: {place}: {first['msg']}", "correct the value")

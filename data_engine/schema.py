@@ -1,0 +1,110 @@
+"""The tables of a data set, as Arrow schemas. One annotation row is one statement about one image.
+
+The schema is the format: a change here that an older reader cannot read raises `FORMAT_VERSION`.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+FORMAT_VERSION = 1
+
+KINDS = ("text", "region", "phrase")
+TEXT_GRANULARITIES = ("brief", "detailed", "more_detailed", "class")
+REGION_GRANULARITIES = ("phrase", "brief", "noun_chunk", "ocr", "proposal")
+
+BOX = pa.list_(pa.float32(), 4)
+"""x0, y0, x1, y1 in pixels of the image as it is shown (EXIF orientation applied)."""
+
+QUAD = pa.list_(pa.float32(), 8)
+"""Four corners x, y, clockwise from the text's own top left, in the same pixels."""
+
+MASK = pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.string())])
+"""COCO run-length encoding: size is (height, width), counts the compressed string."""
+
+SPAN = pa.list_(pa.int32(), 2)
+"""Start and end of the phrase in the parent's text, in Unicode code points; the end is exclusive."""
+
+IMAGES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("keys", pa.list_(pa.string()), nullable=False),
+        pa.field("uri", pa.string()),
+        pa.field("offset", pa.int64()),
+        pa.field("length", pa.int64(), nullable=False),
+        pa.field("bytes", pa.large_binary()),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("metadata", pa.string()),
+    ]
+)
+"""`image_id` is the first 32 hex digits of the SHA-256 of the image file's bytes, so identical bytes
+are one row with several `keys` (the names that the source gives it). `uri` names the file that holds
+the bytes, `offset` (null: the whole file) and `length` where in it; `bytes` is filled instead when the
+data set was ingested with its images embedded. `metadata` is JSON as the source had it."""
+
+ANNOTATIONS = pa.schema(
+    [
+        pa.field("annotation_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("granularity", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("parent_id", pa.string()),
+        pa.field("span", SPAN),
+        pa.field("box", BOX),
+        pa.field("quad", QUAD),
+        pa.field("mask", MASK),
+        pa.field("score", pa.float32()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("round", pa.int32(), nullable=False),
+    ]
+)
+
+FAILURES = pa.schema(
+    [
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("image_id", pa.string()),
+        pa.field("key", pa.string()),
+        pa.field("uri", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+    ]
+)
+"""One row per image that a stage could not use. `stage` is `ingest` or a specialist's name; `image_id`
+is null when the bytes could not even be read; `reason` is one short code of `docs/failures.md`."""
+
+VERDICTS = pa.schema(
+    [
+        pa.field("annotation_id", pa.string(), nullable=False),
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("kept", pa.bool_(), nullable=False),
+        pa.field("dropped_by", pa.string()),
+        pa.field("value", pa.float32()),
+        pa.field("round", pa.int32(), nullable=False),
+    ]
+)
+"""Each annotation's fate: kept, or the name of the first filter that dropped it and the value that
+the filter measured, where it measures one."""
+
+RUNS = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("command", pa.string(), nullable=False),
+        pa.field("recipe", pa.string()),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("started", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("units_done", pa.int64(), nullable=False),
+        pa.field("units_skipped", pa.int64(), nullable=False),
+        pa.field("units_failed", pa.int64(), nullable=False),
+        pa.field("images", pa.int64(), nullable=False),
+        pa.field("annotations", pa.int64(), nullable=False),
+        pa.field("failures", pa.int64(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+    ]
+)
+"""One row per stage of each invocation that did work."""

@@ -1,0 +1,88 @@
+"""Parquet shards: tables written in one step, with their provenance in the file's own metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_engine.errors import DatasetError
+from data_engine.schema import FORMAT_VERSION
+from data_engine.storage import Store, storage_errors
+
+_KEY = b"fde"
+
+
+def shard_name(index: int) -> str:
+    """`00042`: the output of every stage for shard 42 bears the same name."""
+    return f"{index:05d}"
+
+
+def write_shard(
+    store: Store,
+    name: str,
+    batches: pa.Table | Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write one shard. `provenance` (any JSON) is kept in the Parquet key-value metadata under `fde`."""
+    described = {"format": FORMAT_VERSION, **provenance}
+    tagged = schema.with_metadata({_KEY: json.dumps(described, sort_keys=True).encode()})
+    if isinstance(batches, pa.Table):
+        batches = batches.to_batches(max_chunksize=65_536)
+
+    def fill(stream: IO[bytes]) -> None:
+        with pq.ParquetWriter(stream, tagged, compression="zstd") as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+
+    store.write(name, fill)
+
+
+def read_provenance(store: Store, name: str) -> dict[str, Any] | None:
+    """The `fde` metadata of one shard, from its footer alone; None when the file is unreadable.
+
+    A shard that a disk corrupted counts as not written: the stage makes it again.
+    """
+    try:
+        with storage_errors(name), store.filesystem.open_input_file(store.path(name)) as file:
+            found = (pq.read_metadata(file).metadata or {}).get(_KEY)
+    except pa.ArrowInvalid:
+        return None
+    return None if found is None else dict(json.loads(found))
+
+
+def read_provenances(store: Store, names: Sequence[str], threads: int = 16) -> list[dict[str, Any] | None]:
+    """`read_provenance` of many shards at once: the time goes into waiting for the disk or the store."""
+    if len(names) < threads:
+        return [read_provenance(store, name) for name in names]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda name: read_provenance(store, name), names, chunksize=64))
+
+
+def read_table(store: Store, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    try:
+        with store.open(name) as file:
+            return pq.read_table(file, columns=columns)
+    except pa.ArrowInvalid as error:
+        raise DatasetError(
+            f"the shard {store.path(name)} is damaged: {error}",
+            "delete that file and run the stage again: only it is made anew",
+        ) from error
+
+
+def iter_batches(
+    store: Store, name: str, rows: int, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """A shard in pieces of at most `rows`, so that embedded images never all lie in memory."""
+    try:
+        with store.open(name) as file:
+            yield from pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=rows, columns=columns)
+    except pa.ArrowInvalid as error:
+        raise DatasetError(
+            f"the shard {store.path(name)} is damaged: {error}", "restore it from the source, or ingest again"
+        ) from error

@@ -1,0 +1,35 @@
+"""The two protocols that a user's own code may implement. There is no base class and no registry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import pyarrow as pa
+
+from data_engine.annotation import Annotation
+from data_engine.image import Image
+
+
+class Specialist(Protocol):
+    """Built once per actor with the recipe's `args`, then called once per batch.
+
+    `images` are decoded, in the shard's order. `said` holds the annotation rows (data_engine.schema's
+    ANNOTATIONS) of these images by the specialists that the recipe lists under `needs`; it is None when
+    it lists none. The answer has one list of annotations per image, in the same order.
+
+    What it raises costs only the image that causes it: the batch is tried again image by image.
+    """
+
+    def __call__(self, images: Sequence[Image], said: pa.Table | None) -> list[list[Annotation]]: ...
+
+
+class Filter(Protocol):
+    """True keeps a row; the filter's name in the recipe is the reason given for the rest.
+
+    `annotations` are the rows of one shard that the filter applies to and that no earlier filter
+    dropped. A filter that also has a method `values(annotations) -> pa.Array` (float, one per row)
+    has what it measured stored beside its verdicts.
+    """
+
+    def __call__(self, annotations: pa.Table) -> pa.BooleanArray: ...

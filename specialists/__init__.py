@@ -1,0 +1,1 @@
+"""Specialists: each looks at images (and at what was already said of them) and says things."""
