@@ -10,7 +10,7 @@ import pyarrow as pa
 FORMAT_VERSION = 1
 
 KINDS = ("text", "region", "phrase")
-TEXT_GRANULARITIES = ("brief", "detailed", "more_detailed", "class")
+TEXT_GRANULARITIES = ("brief", "detailed", "more_detailed", "class", "ocr")
 REGION_GRANULARITIES = ("phrase", "brief", "noun_chunk", "ocr", "proposal")
 
 BOX = pa.list_(pa.float32(), 4)
@@ -61,6 +61,19 @@ ANNOTATIONS = pa.schema(
         pa.field("round", pa.int32(), nullable=False),
     ]
 )
+"""What the columns say together:
+
+- a text: kind `text`, `text` and its granularity (`class`: an image-level label; `ocr`: all the text
+  read in the image as one string).
+- a region: kind `region`, `box` and `text` (`proposal`: a box without text; `ocr`: a line of text in
+  the image, with its `quad` too). A further text for the same region repeats the box and names the
+  region's row as its parent.
+- a phrase: kind `phrase`, `text`, the `span` that it fills in the text `parent_id`, and one `box`; a
+  phrase with three boxes is three rows.
+- a mask: `mask` and its `box`, no `text`; kind of, and parent, the region or phrase it belongs to.
+- a score by a model that judges statements: `score` alone; kind of, and parent, the statement judged.
+
+`score` lies in 0..1 and is null where a source has none (people do not score)."""
 
 FAILURES = pa.schema(
     [
