@@ -1,0 +1,1 @@
+"""Dataset QA: SQL over a data set, one query per file."""

@@ -1,0 +1,1 @@
+"""The runner: units of (specialist, shard), in this process or on pools of Ray actors."""

@@ -1,0 +1,45 @@
+"""Run a plan in this process, one specialist after the other: no start-up cost, and a debugger works."""
+
+from __future__ import annotations
+
+import time
+
+from data_engine.dataset import Dataset
+from data_engine.errors import DatasetError
+from data_engine.recipe import Recipe
+from data_engine.runner.plan import Plan
+from data_engine.runner.progress import Reporter
+from data_engine.runner.work import Beat, Done, Worker
+
+
+def run_inline(plan: Plan, recipe: Recipe, dataset: Dataset, reporter: Reporter) -> None:
+    """Do every unit of the plan. What a specialist cannot survive ends this process too: use Ray for that."""
+    failed: set[tuple[str, str]] = set()
+    for stage in plan.stages.values():
+        progress = reporter.stages[stage.name]
+        if not stage.todo:
+            continue
+        worker = Worker(dataset.url, stage.name, stage.part, stage.fingerprint, recipe.folder)
+        worker.load()
+        progress.started = time.monotonic()
+        for shard in stage.todo:
+            if any((need, shard) in failed for need in stage.needs):
+                failed.add((stage.name, shard))
+                progress.units_failed += 1
+                continue
+            try:
+                for event in worker.run(shard):
+                    match event:
+                        case Beat():
+                            progress.images += event.images
+                            progress.failures += event.failures
+                        case Done():
+                            progress.units_done += 1
+                            progress.annotations += event.annotations
+                            progress.seconds += event.seconds
+                    reporter.tick()
+            except DatasetError as error:
+                # A damaged input shard costs its own units; the rest of the data set is still served.
+                reporter.note(f"{stage.name} {shard}: {error.message}; {error.hint}")
+                failed.add((stage.name, shard))
+                progress.units_failed += 1

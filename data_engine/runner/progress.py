@@ -1,0 +1,128 @@
+"""Progress of a run: live bars in a terminal, a plain log line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import Task, TaskID
+
+log = logging.getLogger("data_engine")
+
+
+@dataclass
+class StageProgress:
+    """Counts of one stage. `total` and `images` count images; those of finished shards count at once."""
+
+    name: str
+    total: int
+    images: int = 0
+    failures: int = 0
+    units_done: int = 0
+    units_skipped: int = 0
+    units_failed: int = 0
+    annotations: int = 0
+    seconds: float = 0.0
+    started: float | None = None
+    skipped_images: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Images per second since the stage's first unit started."""
+        if self.started is None:
+            return 0.0
+        return (self.images - self.skipped_images) / max(1e-3, time.monotonic() - self.started)
+
+    @property
+    def line(self) -> str:
+        if self.started is None:
+            return "waiting" if self.images < self.total else "nothing to do"
+        left = (self.total - self.images) / self.rate if self.rate else 0.0
+        eta = "done" if self.images >= self.total else f"{_clock(left)} left"
+        return f"{self.rate:,.1f} images/s, {eta}, {self.failures:,} failures"
+
+    def skip(self, units: int, images: int) -> None:
+        self.units_skipped += units
+        self.images += images
+        self.skipped_images += images
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+class _Words(TextColumn):
+    """A column of plain text: names from a recipe must not be read as markup."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__("")
+        self.field = field
+
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields.get(self.field, "")))
+
+
+class Reporter:
+    """Shows stages as they advance. `tick` may be called as often as wanted; it limits itself."""
+
+    def __init__(self, *, terminal: bool | None = None, every: float = 10.0) -> None:
+        self.console = Console(stderr=True)
+        self.terminal = self.console.is_terminal if terminal is None else terminal
+        self.every = every
+        self.stages: dict[str, StageProgress] = {}
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._last = time.monotonic()
+
+    @contextmanager
+    def shown(self, stages: dict[str, StageProgress]) -> Iterator[Reporter]:
+        self.stages = stages
+        if self.terminal:
+            self._bars = Progress(
+                _Words("stage"),
+                BarColumn(),
+                _Words("count"),
+                _Words("line"),
+                console=self.console,
+                refresh_per_second=4,
+            )
+            self._bars.start()
+            for name, stage in stages.items():
+                self._tasks[name] = self._bars.add_task("", total=max(1, stage.total), stage=name)
+        try:
+            yield self
+        finally:
+            self.tick(last=True)
+            if self._bars is not None:
+                self._bars.stop()
+
+    def note(self, message: str) -> None:
+        """One line that is worth a person's attention, kept in the log or above the bars."""
+        log.warning(message)
+
+    def tick(self, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if now - self._last < (0.2 if self.terminal else self.every) and not last:
+            return
+        self._last = now
+        for name, stage in self.stages.items():
+            if self._bars is not None:
+                self._bars.update(
+                    self._tasks[name],
+                    completed=stage.images if stage.total else 1,
+                    count=f"{stage.images:,}/{stage.total:,}",
+                    line=stage.line,
+                )
+            elif stage.started is not None:
+                log.info("%s %s/%s images, %s", name, f"{stage.images:,}", f"{stage.total:,}", stage.line)

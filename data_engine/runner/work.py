@@ -1,0 +1,212 @@
+"""One unit of work: a shard's pictures through one specialist, into one annotations shard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_engine import __version__
+from data_engine.annotation import Annotation, AnnotationRows
+from data_engine.dataset import Dataset
+from data_engine.entry_point import add_import_folder, load
+from data_engine.errors import FdeError, ImageError, SpecialistError
+from data_engine.image import Image
+from data_engine.recipe import SpecialistPart
+from data_engine.runner.pictures import Picture, read_pictures
+from data_engine.schema import ANNOTATIONS
+from data_engine.specialist import Specialist
+
+_REPORT_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A sign of life during a unit: what was done since the last one, and which row comes next."""
+
+    images: int
+    failures: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A unit's output is in place."""
+
+    images: int
+    failures: int
+    annotations: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Careful:
+    """How to run a unit that has killed its process: one picture at a time from row `start` on,
+    without those in `skip`."""
+
+    start: int
+    skip: tuple[str, ...] = ()
+
+
+class Worker:
+    """Holds one specialist and runs units with it. It knows nothing of Ray: an actor holds a Worker."""
+
+    def __init__(
+        self, dataset_url: str, name: str, part: SpecialistPart, fingerprint: str, folder: str
+    ) -> None:
+        self.dataset_url = dataset_url
+        self.name = name
+        self.part = part
+        self.fingerprint = fingerprint
+        self.folder = folder
+
+    def load(self) -> None:
+        """Open the data set and build the specialist. Raises what says why neither can be had."""
+        add_import_folder(self.folder)
+        self.dataset = Dataset.open(self.dataset_url)
+        self.specialist: Specialist = load(self.part.use, dict(self.part.args), f"specialists.{self.name}")
+
+    def run(self, shard: str, careful: Careful | None = None) -> Iterator[Beat | Done]:
+        """Do one unit; the last thing yielded is Done, and then its file is in place.
+
+        With `careful`, a Beat is yielded *before* each picture from `careful.start` on is read, so that
+        whoever consumes the beats knows which picture was in hand when the process died.
+        """
+        started = time.monotonic()
+        rows = AnnotationRows(self.name)
+        said = self._said(shard)
+        failures: list[dict[str, Any]] = []
+        tried = refused = seen = told_images = told_failures = 0
+        last_beat = started
+        batches = self._pictures(shard, careful)
+        while True:
+            if careful is not None and seen >= careful.start:
+                yield Beat(0, 0, seen)
+            pictures = next(batches, None)
+            if pictures is None:
+                break
+            found = self._annotate(pictures, said)
+            for picture, answer in zip(pictures, found, strict=True):
+                tried += picture.image is not None
+                if isinstance(answer, ImageError):
+                    refused += picture.image is not None
+                    failures.append(self._failure(picture, answer))
+                elif errors := rows.add(picture.image_id, answer):
+                    message = (
+                        f"{len(errors)} of {len(answer)} annotations refused; the first: {errors[0].message}"
+                    )
+                    failures.append(self._failure(picture, ImageError("bad_annotation", message)))
+            seen += len(pictures)
+            if time.monotonic() - last_beat >= _REPORT_SECONDS:
+                yield Beat(seen - told_images, len(failures) - told_failures, seen)
+                told_images, told_failures, last_beat = seen, len(failures), time.monotonic()
+        if tried > 1 and refused == tried:
+            raise SpecialistError(
+                f"specialists.{self.name} failed on every image of shard {shard}: {failures[-1]['message']}",
+                "mend the specialist or its args; nothing was written for this shard",
+            )
+        table = rows.table()
+        # Failures first: the annotations shard is the commit, so it must be the last to appear.
+        self.dataset.write_failures(self.name, shard, failures)
+        provenance = {
+            "stage": self.name,
+            "fingerprint": self.fingerprint,
+            "recipe": self.part.model_dump(),
+            "images": seen,
+            "rows": table.num_rows,
+            "failures": len(failures),
+            "version": __version__,
+        }
+        self.dataset.write_annotations(self.name, shard, table, provenance)
+        yield Beat(seen - told_images, len(failures) - told_failures, seen)
+        yield Done(seen, len(failures), table.num_rows, time.monotonic() - started)
+
+    def _pictures(self, shard: str, careful: Careful | None) -> Iterator[list[Picture]]:
+        if careful is None:
+            threads = max(2, round(self.part.cpus))
+            return read_pictures(self.dataset, shard, batch=self.part.batch, threads=threads)
+        return read_pictures(
+            self.dataset,
+            shard,
+            batch=self.part.batch,
+            threads=1,
+            ahead=0,
+            skip=careful.skip,
+            single_from=careful.start,
+        )
+
+    def _said(self, shard: str) -> pa.Table | None:
+        if not self.part.needs:
+            return None
+        return pa.concat_tables(self.dataset.annotations(need, shard) for need in self.part.needs).cast(
+            ANNOTATIONS
+        )
+
+    def _annotate(
+        self, pictures: Sequence[Picture], said: pa.Table | None
+    ) -> list[list[Annotation] | ImageError]:
+        images = [picture.image for picture in pictures if picture.image is not None]
+        answers = iter(self._call(images, said) if images else [])
+        return [
+            next(answers) if picture.error is None else picture.error  # decode errors keep their place
+            for picture in pictures
+        ]
+
+    def _call(self, images: list[Image], said: pa.Table | None) -> list[list[Annotation] | ImageError]:
+        """The specialist's answer for each image, or why that image has none.
+
+        Out of memory or any other failure halves the batch, until what is left is the one bad image.
+        """
+        about = None
+        if said is not None:
+            about = said.filter(pc.is_in(said["image_id"], pa.array([image.image_id for image in images])))
+        error: ImageError
+        try:
+            answers = self.specialist(images, about)
+            if len(answers) != len(images):
+                raise ImageError("specialist_error", f"{len(answers)} answers for {len(images)} images")
+        except ImageError as caught:
+            error = caught
+        except FdeError:
+            raise
+        except Exception as caught:  # noqa: BLE001 - a specialist may raise anything; it costs one image
+            error = _as_image_error(caught)
+        else:
+            return [list(answer) for answer in answers]
+        if len(images) == 1:
+            return [error]
+        if error.reason == "out_of_memory":
+            _free_accelerator_memory()
+        middle = len(images) // 2
+        return [*self._call(images[:middle], said), *self._call(images[middle:], said)]
+
+    def _failure(self, picture: Picture, error: ImageError) -> dict[str, Any]:
+        return {
+            "stage": self.name,
+            "image_id": picture.image_id,
+            "key": picture.key,
+            "uri": picture.uri,
+            "reason": error.reason,
+            "message": error.message,
+        }
+
+
+def _as_image_error(error: Exception) -> ImageError:
+    # torch.OutOfMemoryError is told by its name: the runner knows no model library.
+    names = {cls.__name__ for cls in type(error).__mro__}
+    message = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
+        return ImageError("out_of_memory", message)
+    return ImageError("specialist_error", message)
+
+
+def _free_accelerator_memory() -> None:
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

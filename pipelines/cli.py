@@ -1,0 +1,362 @@
+"""The command line. Every command imports what it needs when it runs: `fde --help` loads no engine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from typer import exceptions
+
+if TYPE_CHECKING:
+    from data_engine.ingest.summary import IngestSummary
+
+    from data_engine.recipe import Recipe
+    from data_engine.runner.progress import Reporter
+
+app = typer.Typer(
+    name="fde",
+    help="Turn a pile of images into a Florence-2-grade training set.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+recipe_app = typer.Typer(help="Show and check recipes.", no_args_is_help=True, rich_markup_mode=None)
+scenes_app = typer.Typer(
+    help="The embedded world of scenes with exact truth.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(recipe_app, name="recipe")
+app.add_typer(scenes_app, name="scenes")
+
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="A folder, tar, Parquet or JSON file, or a URL of one.")
+]
+DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="The data set's folder or URL.")]
+RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name or its YAML file.")]
+FormatOption = Annotated[
+    str | None, typer.Option("--format", "-f", help="The source's format; found out by itself when left out.")
+]
+EmbedOption = Annotated[bool, typer.Option("--embed", help="Copy the images' bytes into the data set.")]
+ShardSizeOption = Annotated[int, typer.Option(help="Images per shard.", min=1)]
+WorkersOption = Annotated[int | None, typer.Option(help="Threads that read and check images.", min=1)]
+
+
+@app.command()
+def ingest(
+    source: SourceArgument,
+    dataset: DatasetArgument,
+    format_: FormatOption = None,
+    embed: EmbedOption = False,
+    shard_size: ShardSizeOption = 1000,
+    workers: WorkersOption = None,
+) -> None:
+    """Index the images of SOURCE, and its labels, as the data set DATASET."""
+    _ingest(source, dataset, format_, embed, shard_size, workers)
+
+
+@app.command()
+def annotate(
+    source: Annotated[
+        str, typer.Argument(metavar="[SOURCE] DATASET", help="What to ingest first; left out for a data set.")
+    ],
+    dataset: Annotated[str | None, typer.Argument(metavar="", show_default=False, hidden=True)] = None,
+    recipe: RecipeOption = "scenes",
+    runner: Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")] = "auto",
+    address: Annotated[
+        str | None, typer.Option(help="An existing Ray cluster; RAY_ADDRESS does the same.")
+    ] = None,
+    format_: FormatOption = None,
+    embed: EmbedOption = False,
+    shard_size: ShardSizeOption = 1000,
+    workers: WorkersOption = None,
+) -> None:
+    """Run a recipe's specialists over DATASET, after ingesting SOURCE into it where one is given.
+
+    Only what is missing is done: interrupt it at any time and run the same command again.
+    """
+    from data_engine.dataset import Dataset
+    from data_engine.errors import RecipeError
+    from pipelines.annotate import annotate as run
+
+    if runner not in ("auto", "ray", "inline"):
+        raise RecipeError(f"--runner {runner!r} is none of auto, ray, inline", "choose one of them")
+    chosen = _recipe(recipe)
+    if dataset is None:
+        url = source
+    else:
+        url = dataset
+        _ingest(source, url, format_, embed, shard_size, workers)
+    summary = run(Dataset.open(url), chosen, runner=runner, address=address, reporter=_reporter())  # type: ignore[arg-type]
+    for stage in summary.stages:
+        done = f"{stage.units_done} shards done, {stage.units_skipped} already there"
+        made = f"{stage.annotations:,} annotations" if stage.units_done else "nothing to do"
+        _say(f"{stage.name}: {made}, {stage.failures:,} failures ({done})")
+    _say_failures(url)
+    _say(
+        f"annotated {url} in {summary.seconds:.1f} s ({summary.runner}); look with: fde sql {url} 'FROM regions'"
+    )
+
+
+@app.command("filter")
+def filter_(dataset: DatasetArgument, recipe: RecipeOption = "scenes") -> None:
+    """Judge every annotation by a recipe's filters, and write each verdict with its reason."""
+    from data_engine.dataset import Dataset
+    from pipelines.filter import filter_dataset
+
+    chosen = _recipe(recipe)
+    summary = filter_dataset(Dataset.open(dataset), chosen)
+    _say(f"{summary.seen:,} annotations in {summary.shards_done + summary.shards_skipped} shards "
+         f"({summary.shards_skipped} judged before)")  # fmt: skip
+    for name in (*chosen.filters, "parent"):
+        if name in chosen.filters or summary.dropped[name]:
+            _say(f"  dropped by {name}: {summary.dropped[name]:,}")
+    _say(f"  kept: {summary.kept:,}")
+
+
+@app.command()
+def sql(
+    dataset: DatasetArgument,
+    query: Annotated[str, typer.Argument(help="One SELECT. Views: images, texts, regions, triplets, ...")],
+    format_: Annotated[
+        str, typer.Option("--format", "-f", help="table, csv, json (one object per line), parquet.")
+    ] = "table",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file instead of the terminal.")
+    ] = None,
+) -> None:
+    """Ask the data set in SQL (DuckDB). Read-only; nothing outside the data set can be reached."""
+    from rich.console import Console
+
+    from data_engine.dataset import Dataset
+    from data_engine.errors import QueryError
+    from data_engine.query import connect, run
+    from data_engine.query_output import print_table, write_rows
+    from data_engine.storage import storage_errors
+
+    if format_ not in ("table", "csv", "json", "parquet"):
+        raise QueryError(f"--format {format_!r} is none of table, csv, json, parquet", "choose one of them")
+    if format_ == "parquet" and output is None and sys.stdout.isatty():
+        raise QueryError("Parquet is no text", "name a file with --output")
+    with connect(Dataset.open(dataset)) as connection:
+        rows = run(connection, query)
+        if format_ == "table":
+            print_table(rows, Console(width=None if sys.stdout.isatty() else 160, highlight=False))
+        elif output is None:
+            write_rows(rows, sys.stdout.buffer, format_)  # type: ignore[arg-type]
+        else:
+            with storage_errors(str(output)), output.open("wb") as stream:
+                write_rows(rows, stream, format_)  # type: ignore[arg-type]
+
+
+@app.command("eval")
+def eval_(
+    dataset: DatasetArgument,
+    predictions: Annotated[
+        str, typer.Option(help="The source to judge, e.g. a detector's name.")
+    ] = "detector",
+    truth: Annotated[
+        str, typer.Option(help="The source to hold it against: human, or truth for scenes.")
+    ] = "human",
+) -> None:
+    """COCO average precision of one source's boxes against another's."""
+    from data_engine.quality.detection import average_precision
+
+    from data_engine.dataset import Dataset
+
+    quality = average_precision(Dataset.open(dataset), predictions, truth)
+    _say(f"{predictions} against {truth}, {quality.images:,} images: "
+         f"AP {quality.ap:.4f}, AP50 {quality.ap50:.4f}, AP75 {quality.ap75:.4f}")  # fmt: skip
+
+
+@app.command()
+def draw(
+    dataset: DatasetArgument,
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT.png")],
+    source: Annotated[
+        list[str] | None, typer.Option(help="Only these sources; may be given several times.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="How many images, from the first on.", min=1, max=400)] = 6,
+) -> None:
+    """Draw the first images with what was said about them, as one picture."""
+    from data_engine.dataset import Dataset
+    from pipelines.draw import draw_dataset
+
+    shown = draw_dataset(Dataset.open(dataset), output, sources=source, images=images)
+    _say(f"{output}: {shown} images")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to put the scenes and the data set.")] = Path("demo"),
+    count: Annotated[int, typer.Option(help="How many scenes.", min=1)] = 200,
+    seed: Annotated[int, typer.Option(help="Which scenes; the shipped models saw other seeds.")] = 2026,
+) -> None:
+    """The main job on the embedded world, offline: scenes in, annotations out, judged against the truth."""
+    from pipelines.demo import run_demo
+
+    run_demo(folder, count, seed, reporter=_reporter(), say=_say)
+
+
+@recipe_app.command("list")
+def recipe_list() -> None:
+    """The recipes that are built in."""
+    from pipelines.recipe_files import builtin_recipes, find_recipe
+
+    for name in builtin_recipes():
+        _say(f"{name}: {find_recipe(name).description}")
+
+
+@recipe_app.command("show")
+def recipe_show(recipe: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> None:
+    """Print a recipe as it is written; a copy of it is where one's own starts."""
+    from pipelines.recipe_files import recipe_text
+
+    print(recipe_text(recipe), end="")  # noqa: T201 - its text is the command's output
+
+
+@recipe_app.command("check")
+def recipe_check(recipe: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> None:
+    """Check a recipe without running anything: keys, references, arguments."""
+    chosen = _recipe(recipe)
+    order = " -> ".join(chosen.ordered()) or "none"
+    _say(f"{chosen.name} is sound; specialists: {order}; filters: {', '.join(chosen.filters) or 'none'}")
+
+
+@scenes_app.command("make")
+def scenes_make(
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    count: Annotated[int, typer.Option(min=1)] = 200,
+    seed: Annotated[int, typer.Option()] = 0,
+    workers: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """Draw scenes and write their exact truth beside them."""
+    from data_engine.scenes.write import make_scenes
+
+    make_scenes(folder, count, seed, workers=workers)
+    _say(f"{folder}: {count:,} scenes of seed {seed}; ingest them with: fde ingest {folder} DATASET")
+
+
+@scenes_app.command("train-detector")
+def scenes_train_detector(
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT.safetensors")],
+    minutes: Annotated[float, typer.Option(help="How long to train.", min=0.05)] = 6.0,
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Train the scenes' toy detector from nothing and print its quality on unseen scenes."""
+    from specialists.detector_training import train
+
+    result = train(output, minutes=minutes, seed=seed)
+    _say(
+        f"{output}: mAP50 {result.map50:.3f}, mAP50-95 {result.map50_95:.3f} on {result.images} unseen scenes"
+    )
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if version:
+        from data_engine import __version__
+
+        _say(f"fde {__version__}")
+        raise typer.Exit
+
+
+def _recipe(name: str) -> Recipe:
+    from pipelines.recipe_files import find_recipe
+
+    return find_recipe(name)
+
+
+def _ingest(
+    source: str, url: str, format_: str | None, embed: bool, shard_size: int, workers: int | None
+) -> IngestSummary:
+    import os
+
+    from data_engine.ingest.run import ingest as run
+
+    reporter = _reporter()
+    with reporter.counted("ingest") as count:
+        summary = run(
+            source,
+            url,
+            format=format_,
+            embed=embed,
+            shard_size=shard_size,
+            workers=workers or os.cpu_count() or 1,
+            progress=count,
+        )
+    if summary.already:
+        _say(f"{url} holds {source} already: {summary.images:,} images")
+        return summary
+    names = f" under {summary.keys:,} names" if summary.keys != summary.images else ""
+    labels = "".join(f", {rows:,} labels by {name}" for name, rows in summary.labels.items())
+    _say(
+        f"ingested {summary.images:,} images{names} in {summary.shards} shards{labels}, {summary.seconds:.1f} s"
+    )
+    if summary.failures:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(summary.failures.items()))
+        _say(
+            f"could not use {sum(summary.failures.values()):,}: {reasons}; see: fde sql {url} 'FROM failures'"
+        )
+    return summary
+
+
+def _say_failures(url: str) -> None:
+    from data_engine.dataset import Dataset
+    from data_engine.query import sql as ask
+
+    rows = ask(
+        Dataset.open(url),
+        "SELECT count(*) AS n, count(DISTINCT coalesce(image_id, key)) AS images FROM failures",
+    )
+    n, images = rows["n"][0].as_py(), rows["images"][0].as_py()
+    if n:
+        _say(f"{n:,} failures on {images:,} images; see: fde sql {url} 'FROM failures'")
+
+
+def _reporter() -> Reporter:
+    from data_engine.runner.progress import Reporter
+
+    return Reporter()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the command line's own output
+
+
+def _end(line: str, hint: str, code: int) -> NoReturn:
+    sys.stdout.flush()
+    print(f"fde: {line}", file=sys.stderr)  # noqa: T201
+    if hint:
+        print(f"     {hint}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)
+
+
+def main() -> None:
+    """Entry point of `fde`. Errors are one line and a hint; exit codes stand in data_engine.errors."""
+    import logging
+
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    logging.getLogger("data_engine").setLevel(logging.INFO)
+    try:
+        code = app(standalone_mode=False)
+    except (exceptions.Exit, exceptions.Abort) as leave:
+        sys.exit(getattr(leave, "exit_code", 130))
+    except exceptions.UsageError as wrong:
+        wrong.show()
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _end("interrupted", "finished shards are kept: run the same command again to go on", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        from data_engine.errors import FdeError
+
+        if not isinstance(error, FdeError):
+            raise
+        _end(error.message, error.hint, error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,44 @@
+"""Draw a data set's images with what was said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_engine.dataset import Dataset
+from data_engine.errors import DatasetError
+from data_engine.runner.pictures import read_pictures
+from data_engine.scenes.sheet import contact_sheet
+from data_engine.storage import storage_errors
+
+
+def draw_dataset(dataset: Dataset, output: Path, *, sources: Sequence[str] | None = None, images: int = 6) -> int:
+    """Write one PNG with the first images; returns how many. Raises DatasetError for an unknown source."""
+    have = dataset.sources()
+    for source in sources or ():
+        if source not in have:
+            raise DatasetError(f"the data set has no source {source!r}", f"it has: {', '.join(have) or 'none yet'}")
+    pictures = []
+    for shard in dataset.shards:
+        for batch in read_pictures(dataset, shard, batch=min(16, images), threads=2):
+            pictures += [(shard, p.image) for p in batch if p.image is not None]
+            if len(pictures) >= images:
+                break
+        if len(pictures) >= images:
+            break
+    pictures = pictures[:images]
+    said: dict[str, pa.Table] = {}
+    for shard in {shard for shard, _ in pictures}:
+        there = [s for s in sources or have if dataset.store.exists(f"annotations/{s}/{shard}.parquet")]
+        said[shard] = pa.concat_tables(dataset.annotations(s, shard) for s in there) if there else None
+    tiles = []
+    for shard, image in pictures:
+        table = said[shard]
+        rows = [] if table is None else table.filter(pc.equal(table["image_id"], image.image_id)).to_pylist()
+        tiles.append((image.pixels, rows))
+    with storage_errors(str(output)):
+        contact_sheet(tiles).save(output)
+    return len(tiles)

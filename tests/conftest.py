@@ -1,0 +1,20 @@
+"""Fixtures that several test modules use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real photos and weights that lie beside some checkouts. Tests that want them skip without."""
+    folder = Path(os.environ.get("FDE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    if not (folder / "data" / "photos" / "instances.json").is_file():
+        pytest.skip("the shared photos are not here (set FDE_SHARED to a folder with data/photos and weights)")
+    return folder
