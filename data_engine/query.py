@@ -95,9 +95,8 @@ def run(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader
             )
         # DuckDB also calls `WITH x AS (COPY ... TO 'file') SELECT ...` a SELECT, and runs it. It refuses
         # statements that write anywhere but at the top level, so nothing a person types may stand there.
-        return connection.execute(
-            f"SELECT * FROM (\n{statements[0].query.strip().rstrip(';')}\n)"
-        ).to_arrow_reader(65_536)
+        text = statements[0].query.strip().rstrip(";")
+        return connection.sql(f"SELECT * FROM (\n{text}\n)").to_arrow_reader(65_536)
     except duckdb.Error as error:
         first = str(error).split("\n\n")[0].strip()
         raise QueryError(

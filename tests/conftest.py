@@ -16,5 +16,7 @@ def shared() -> Path:
     """Real photos and weights that lie beside some checkouts. Tests that want them skip without."""
     folder = Path(os.environ.get("FDE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
     if not (folder / "data" / "photos" / "instances.json").is_file():
-        pytest.skip("the shared photos are not here (set FDE_SHARED to a folder with data/photos and weights)")
+        pytest.skip(
+            "the shared photos are not here (set FDE_SHARED to a folder with data/photos and weights)"
+        )
     return folder

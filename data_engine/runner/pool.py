@@ -31,6 +31,8 @@ from data_engine.runner.work import Beat, Careful, Done, Worker
 if TYPE_CHECKING:
     from types import ModuleType
 
+log = logging.getLogger("data_engine")
+
 _DEATHS_BEFORE_CARE = 2
 _MOST_DEATHS = 12
 _LOADS_TRIED = 3

@@ -1,0 +1,94 @@
+"""Recipes: what is refused before any work, and with which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_engine.entry_point import code_version, signature
+from data_engine.errors import RecipeError
+from data_engine.recipe import load_recipe, read_recipe
+from pipelines.recipe_files import builtin_recipes, find_recipe
+
+GOOD = """
+name: toy
+specialists:
+  numbers: {use: "tests.toy_specialists:Numbers", args: {pause: 0}}
+  echo: {use: "tests.toy_specialists:Echo", needs: [numbers]}
+filters:
+  low: {use: "filters.score:MinimumScore", args: {minimum: 0.5}, where: {kind: region}}
+"""
+
+
+def read(text: str):
+    return read_recipe(text, "toy.yaml")
+
+
+def test_specialists_come_after_what_they_need():
+    assert read(GOOD).ordered() == ["numbers", "echo"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("specialists:", "specialist:"), "unknown key 'specialist' - did you mean 'specialists'"),
+        (("needs:", "need:"), "unknown key 'specialists.echo.need' - did you mean 'needs'"),
+        (("where: {kind:", "where: {kinds:"), "did you mean 'kind'"),
+        (("{kind: region}", "{kind: regoin}"), "did you mean 'region'"),
+        (("pause: 0", "pauze: 0"), "takes no argument 'pauze' - did you mean 'pause'"),
+        (("minimum: 0.5", ""), "needs the argument 'minimum'"),
+        ((":Numbers", ":Number"), "has no 'Number' - did you mean 'Numbers'"),
+        (("tests.toy_specialists:Numbers", "no_such.module:X"), "no module 'no_such.module'"),
+        (("tests.toy_specialists:Numbers", "os.system"), "is no reference"),
+        (("needs: [numbers]", "needs: [nombers]"), "did you mean 'numbers'"),
+        (("needs: [numbers]", "batch: 0"), "specialists.echo.batch"),
+        (("echo:", "human:"), "cannot be a specialist's name"),
+        (("echo:", "../x:"), "cannot be a specialist's name"),
+        (("low:", "parent:"), "cannot be a filter's name"),
+        (("name: toy", ""), "'name' is missing"),
+    ],
+)
+def test_a_mistake_is_named_with_what_was_meant(change, message):
+    assert change[0] in GOOD
+    with pytest.raises(RecipeError) as caught:
+        read(GOOD.replace(*change))
+    assert message in str(caught.value) and "\n" not in str(caught.value) and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- a\n- b", "name: [", "name: !!python/object/apply:os.system [ls]", "folder: /"]
+)
+def test_what_is_no_recipe_is_refused_and_nothing_in_it_is_executed(text):
+    with pytest.raises(RecipeError):
+        read(text)
+
+
+def test_a_circle_of_needs_is_refused():
+    with pytest.raises(RecipeError, match="circle"):
+        read(GOOD.replace("args: {pause: 0}", "needs: [echo]"))
+
+
+def test_paths_lie_beside_the_recipe_or_in_a_package(tmp_path: Path):
+    (tmp_path / "r.yaml").write_text(
+        "name: r\nspecialists:\n  a: {use: 'tests.toy_specialists:CannotLoad', args: {weights: ./w.pt}}\n"
+        "  b: {use: 'tests.toy_specialists:CannotLoad', args: {weights: 'package:pipelines/recipes/scenes.yaml'}}\n"
+    )
+    recipe = load_recipe(tmp_path / "r.yaml")
+    assert recipe.specialists["a"].args["weights"] == str(tmp_path / "w.pt")
+    assert Path(recipe.specialists["b"].args["weights"]).is_file()
+
+
+def test_the_code_version_is_what_the_module_declares_or_its_source(tmp_path, monkeypatch):
+    assert code_version("tests.toy_specialists:Numbers") == "tests.toy_specialists:Numbers version 1"
+    (tmp_path / "undeclared.py").write_text("class A:\n    def __init__(self, x, *, y=1, **more): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert " source " in code_version("undeclared:A")
+    found = signature("undeclared:A")
+    assert found is not None and (found.required, found.optional, found.open) == (("x",), ("y",), True)
+
+
+@pytest.mark.parametrize("name", builtin_recipes())
+def test_the_built_in_recipes_are_sound(name):
+    recipe = find_recipe(name)
+    assert recipe.name == name and recipe.description and recipe.specialists and recipe.filters

@@ -1,0 +1,111 @@
+"""Specialists that do little, and some that misbehave in a chosen way, to run the runner with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_engine.annotation import Annotation
+from data_engine.errors import ImageError
+from tests.toy_sources import number_of
+
+VERSION = 1
+
+
+class Numbers:
+    """Says each picture's number, and a box. `pause` seconds per batch make a run long enough to kill."""
+
+    def __init__(self, pause: float = 0.0, word: str = "number"):
+        self.pause = pause
+        self.word = word
+
+    def __call__(self, images, said):
+        time.sleep(self.pause)
+        return [
+            [
+                text := Annotation("text", f"{self.word} {number_of(image.pixels)}", "brief", score=0.5),
+                Annotation(
+                    "phrase", self.word, parent=text, span=(0, len(self.word)), box=(1, 1, 9, 9), score=0.7
+                ),
+            ]
+            for image in images
+        ]
+
+
+class Echo:
+    """Repeats what was said, with the parent's id: shows that `said` holds these images' rows and no others."""
+
+    def __call__(self, images, said):
+        assert isinstance(said, pa.Table)
+        texts = said.filter(pc.equal(said["kind"], "text"))
+        answers = []
+        for image in images:
+            rows = texts.filter(pc.equal(texts["image_id"], image.image_id)).to_pylist()
+            answers.append(
+                [Annotation("text", "echo " + r["text"], "detailed", parent=r["annotation_id"]) for r in rows]
+            )
+        assert sum(map(len, answers)) == texts.num_rows
+        return answers
+
+
+class Fails:
+    """Raises on pictures whose number is in `on`; `how` is error, image_error, memory, short or exit."""
+
+    def __init__(self, on: list[int], how: str = "error"):
+        self.on = set(on)
+        self.how = how
+
+    def __call__(self, images, said):
+        bad = [number for image in images if (number := number_of(image.pixels)) in self.on]
+        if bad and self.how == "error":
+            raise ValueError(f"cannot look at {bad[0]}")
+        if bad and self.how == "image_error":
+            raise ImageError("too_odd", f"number {bad[0]}")
+        if bad and self.how == "short":
+            return []
+        if bad and self.how == "exit":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "memory" and len(images) > 2:
+            raise MemoryError("too many at once")
+        return [[Annotation("text", f"number {number_of(image.pixels)}", "brief")] for image in images]
+
+
+class DiesOnce:
+    """Kills its process on the first `times` calls, counted in a folder that outlives it."""
+
+    def __init__(self, folder: str, times: int = 1):
+        self.folder = Path(folder)
+        self.times = times
+
+    def __call__(self, images, said):
+        marks = len(list(self.folder.iterdir()))
+        if marks < self.times:
+            (self.folder / str(marks)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [[Annotation("text", f"number {number_of(image.pixels)}", "brief")] for image in images]
+
+
+class CannotLoad:
+    def __init__(self, weights: str):
+        raise FileNotFoundError(f"no weights at {weights}")
+
+
+class BadRows:
+    """One good statement and several that cannot be stored, for each picture."""
+
+    def __call__(self, images, said):
+        nan = float("nan")
+        return [
+            [
+                Annotation("text", "good", "brief"),
+                Annotation("region", "nan", box=(nan, 0, 1, 1)),
+                Annotation("region", "flat", box=(1, 1, 1, 5)),
+                Annotation("verse", "no such kind"),
+            ]
+            for _ in images
+        ]
