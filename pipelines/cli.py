@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from typer import exceptions
 
 if TYPE_CHECKING:
     from data_engine.ingest.summary import IngestSummary
@@ -342,21 +341,14 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
     logging.getLogger("data_engine").setLevel(logging.INFO)
     try:
-        code = app(standalone_mode=False)
-    except (exceptions.Exit, exceptions.Abort) as leave:
-        sys.exit(getattr(leave, "exit_code", 130))
-    except exceptions.UsageError as wrong:
-        wrong.show()
-        sys.exit(2)
-    except KeyboardInterrupt:
-        _end("interrupted", "finished shards are kept: run the same command again to go on", 130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        app()
+    except SystemExit as leave:
+        if leave.code == 130:
+            _end("interrupted", "finished shards are kept: run the same command again to go on", 130)
+        raise
     except Exception as error:
         from data_engine.errors import FdeError
 
         if not isinstance(error, FdeError):
             raise
         _end(error.message, error.hint, error.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)

@@ -15,12 +15,16 @@ from data_engine.scenes.sheet import contact_sheet
 from data_engine.storage import storage_errors
 
 
-def draw_dataset(dataset: Dataset, output: Path, *, sources: Sequence[str] | None = None, images: int = 6) -> int:
+def draw_dataset(
+    dataset: Dataset, output: Path, *, sources: Sequence[str] | None = None, images: int = 6
+) -> int:
     """Write one PNG with the first images; returns how many. Raises DatasetError for an unknown source."""
     have = dataset.sources()
     for source in sources or ():
         if source not in have:
-            raise DatasetError(f"the data set has no source {source!r}", f"it has: {', '.join(have) or 'none yet'}")
+            raise DatasetError(
+                f"the data set has no source {source!r}", f"it has: {', '.join(have) or 'none yet'}"
+            )
     pictures = []
     for shard in dataset.shards:
         for batch in read_pictures(dataset, shard, batch=min(16, images), threads=2):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from data_engine.ingest.run import ingest
 
 from data_engine.dataset import Dataset
 from data_engine.errors import ModelLoadError, SpecialistError
-from data_engine.ingest.run import ingest
 from data_engine.query import sql
 from data_engine.runner.pool import connect
 from data_engine.runner.progress import Reporter

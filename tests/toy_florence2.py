@@ -7,7 +7,6 @@ about two pictures with sentences that we wrote, so that tests know what must co
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -174,14 +173,17 @@ def random_checkpoint(folder: Path) -> Path:
 
 
 @cache
-def overfitted(folder: Path, steps: int = 400) -> Path:
-    """A checkpoint in `folder` that gives ANSWERS, after some seconds of training on one CPU core."""
+def overfitted(folder: Path, steps: int = 180) -> Path:
+    """A checkpoint in `folder` that gives ANSWERS, after some seconds of training on one CPU core.
+
+    Tests of one session name the same folder, and so share it.
+    """
     import torch
+    from PIL import Image
 
     parts = processor()
     tok = parts.tokenizer
     network = model(tok).train()
-    from PIL import Image
 
     images, texts, targets = [], [], []
     for pixels, answers in zip(pictures(), ANSWERS, strict=True):
@@ -195,13 +197,11 @@ def overfitted(folder: Path, steps: int = 400) -> Path:
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.1)
     torch.set_flush_denormal(True)
-    for step in range(steps):
+    for _ in range(steps):
         loss = network(**inputs, labels=wanted).loss
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        if os.environ.get("TOY_VERBOSE") and step % 50 == 0:
-            print(step, loss.item())
     return save(folder, network.eval(), parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -106,6 +106,27 @@ class Reporter:
             self.tick(last=True)
             if self._bars is not None:
                 self._bars.stop()
+
+    @contextmanager
+    def counted(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """Show one count whose end is not known: call what this gives with images done and failed so far."""
+        started = time.monotonic()
+
+        def line(done: int, failed: int) -> str:
+            rate = done / max(1e-3, time.monotonic() - started)
+            return f"{name} {done:,} images, {rate:,.0f} images/s, {failed:,} failures"
+
+        if not self.terminal:
+
+            def say(done: int, failed: int) -> None:
+                if time.monotonic() - self._last >= self.every:
+                    self._last = time.monotonic()
+                    log.info("%s", line(done, failed))
+
+            yield say
+            return
+        with self.console.status(name) as status:
+            yield lambda done, failed: status.update(Text(line(done, failed)))
 
     def note(self, message: str) -> None:
         """One line that is worth a person's attention, kept in the log or above the bars."""

@@ -1,0 +1,139 @@
+"""Killed at any point and run again, a data set ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from data_engine.ingest.run import ingest
+
+from data_engine.dataset import Dataset
+from data_engine.query import sql
+from data_engine.recipe import load_recipe
+from data_engine.runner.progress import Reporter
+from pipelines.annotate import annotate
+from tests.toy_sources import write_pictures
+
+RECIPE = """
+name: slow
+specialists:
+  numbers: {use: "tests.toy_specialists:Numbers", args: {pause: 0.05}, batch: 5}
+  echo: {use: "tests.toy_specialists:Echo", needs: [numbers], batch: 5}
+"""
+SHARDS = 12
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> tuple[Path, Path]:
+    """An ingested data set of 12 shards, and a recipe slow enough to be caught in the middle."""
+    write_pictures(tmp_path / "pictures", SHARDS * 5)
+    ingest(str(tmp_path / "pictures"), str(tmp_path / "ds"), shard_size=5)
+    (tmp_path / "slow.yaml").write_text(RECIPE)
+    return tmp_path / "ds", tmp_path / "slow.yaml"
+
+
+def start(dataset: Path, recipe: Path, runner: str) -> subprocess.Popen[bytes]:
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines",
+        "annotate",
+        str(dataset),
+        "--recipe",
+        str(recipe),
+        "--runner",
+        runner,
+    ]
+    root = Path(__file__).resolve().parents[1]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=root)
+
+
+def shards(dataset: Path) -> dict[str, int]:
+    """Every finished shard, with the moment it was put in place."""
+    return {
+        str(p.relative_to(dataset)): p.stat().st_mtime_ns
+        for p in (dataset / "annotations").rglob("*.parquet")
+    }
+
+
+def wait_for_shards(dataset: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 90
+    while len(shards(dataset)) < count and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def undisturbed(dataset: Path, recipe: Path, tmp_path: Path):
+    ingest(str(tmp_path / "pictures"), str(tmp_path / "other"), shard_size=5)
+    other = Dataset.open(str(tmp_path / "other"))
+    annotate(other, load_recipe(recipe), runner="inline", reporter=Reporter(terminal=False))
+    return sql(other, "FROM annotations ORDER BY annotation_id")
+
+
+def finish_and_compare(dataset: Path, recipe: Path, tmp_path: Path) -> None:
+    before = shards(dataset)
+    opened = Dataset.open(str(dataset))
+    summary = annotate(opened, load_recipe(recipe), runner="inline", reporter=Reporter(terminal=False))
+    after = shards(dataset)
+    assert {name: after[name] for name in before} == before, "a finished shard was written again"
+    assert sum(stage.units_skipped for stage in summary.stages) == len(before)
+    assert sum(stage.units_done for stage in summary.stages) == 2 * SHARDS - len(before)
+    assert sql(opened, "FROM annotations ORDER BY annotation_id") == undisturbed(dataset, recipe, tmp_path)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_the_process_stopped_at_random_points(job, tmp_path, how):
+    dataset, recipe = job
+    chance = random.Random(int(how))
+    for _ in range(3):
+        process = start(dataset, recipe, "inline")
+        wait_for_shards(dataset, len(shards(dataset)) + chance.randint(1, 4), process)
+        time.sleep(chance.random() * 0.1)
+        process.send_signal(how)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL), said.decode()
+        if how == signal.SIGINT:
+            assert b"fde: interrupted" in said and b"Traceback" not in said
+    assert 3 <= len(shards(dataset)) < 2 * SHARDS
+    finish_and_compare(dataset, recipe, tmp_path)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_the_driver_of_a_cluster_stopped_in_the_middle(job, tmp_path, how):
+    dataset, recipe = job
+    process = start(dataset, recipe, "ray")
+    wait_for_shards(dataset, 5, process)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL), said.decode()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive, "the cluster of a dead driver lives on"
+    assert 5 <= len(shards(dataset)) < 2 * SHARDS
+    finish_and_compare(dataset, recipe, tmp_path)
+
+
+@pytest.mark.ray
+def test_actors_killed_while_the_run_goes_on(job, tmp_path):
+    dataset, recipe = job
+    process = start(dataset, recipe, "ray")
+    killed = 0
+    for wanted in (3, 8, 14):
+        wait_for_shards(dataset, wanted, process)
+        for child in psutil.Process(process.pid).children(recursive=True):
+            if any("ray::Worker" in part for part in child.cmdline()[:1]):
+                os.kill(child.pid, signal.SIGKILL)
+                killed += 1
+                break
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said.decode()
+    assert killed >= 2
+    assert len(shards(dataset)) == 2 * SHARDS
+    finish_and_compare(dataset, recipe, tmp_path)
