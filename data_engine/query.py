@@ -45,7 +45,9 @@ def connect(dataset: Dataset, memory_limit: str | None = None) -> duckdb.DuckDBP
         sql = (files("data_engine.qa") / "views" / f"{name}.sql").read_text()
         connection.execute(f"CREATE VIEW {name} AS {sql}")
     if dataset.store.local:
-        connection.execute("SET allowed_directories = ?", [[dataset.store.root + "/"]])
+        # DuckDB holds a pattern against the list as it is written, and then each file that it finds.
+        folders = [dataset.store.root + "/", _glob(dataset.store.root) + "/"]
+        connection.execute("SET allowed_directories = ?", [folders])
     connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     return connection
 
@@ -95,13 +97,21 @@ def run(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader
             )
         # DuckDB also calls `WITH x AS (COPY ... TO 'file') SELECT ...` a SELECT, and runs it. It refuses
         # statements that write anywhere but at the top level, so nothing a person types may stand there.
-        text = statements[0].query.strip().rstrip(";")
-        return connection.sql(f"SELECT * FROM (\n{text}\n)").to_arrow_reader(65_536)
+        return connection.sql(f"SELECT * FROM (\n{_without_semicolon(sql)}\n)").to_arrow_reader(65_536)
     except duckdb.Error as error:
         first = str(error).split("\n\n")[0].strip()
         raise QueryError(
             " ".join(first.split()), f"views: {', '.join(VIEWS)}; DESCRIBE lists a view's columns"
         ) from error
+
+
+def _without_semicolon(sql: str) -> str:
+    """One statement as it can stand in parentheses: cut at its semicolon, which no string or comment holds."""
+    text = sql.encode()
+    for offset, kind in duckdb.tokenize(sql):
+        if kind == duckdb.token_type.operator and text[offset : offset + 1] == b";":
+            return text[:offset].decode()
+    return sql
 
 
 def sql(dataset: Dataset, query: str) -> pa.Table:

@@ -195,8 +195,9 @@ _FIELDS = {
 
 
 def _readable(error: ValidationError, origin: str) -> RecipeError:
-    """The first complaint of pydantic as one line, with a suggestion for a misspelt key."""
-    first = error.errors(include_url=False)[0]
+    """One complaint of pydantic as one line, with a suggestion for a misspelt key."""
+    # A misspelt key also makes the right one missing: the misspelling is what helps.
+    first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         *above, key = [str(part) for part in first["loc"]]

@@ -10,6 +10,9 @@ import pyarrow.compute as pc
 
 VERSION = 1
 
+_WORD = r"[^\t-\r\x1c-\x20\x{85}\p{Z}]+"
+"""What lies between white space as Python's `str.split` knows it: RE2's own `\\s` is ASCII only."""
+
 
 class TextLength:
     """Keeps texts within the given numbers of words and characters; rows without text are kept."""
@@ -32,5 +35,5 @@ class TextLength:
 
     def values(self, annotations: pa.Table) -> pa.Array:
         """Words of each text."""
-        words = pc.split_pattern_regex(pc.utf8_trim_whitespace(annotations["text"]), r"\s+")
-        return pc.cast(pc.list_value_length(words), pa.float32()).combine_chunks()
+        words = pc.count_substring_regex(annotations["text"], _WORD)
+        return pc.cast(words, pa.float32()).combine_chunks()

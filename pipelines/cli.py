@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from data_engine.ingest.summary import IngestSummary
+    from data_engine.ingest.run import IngestSummary
 
     from data_engine.recipe import Recipe
     from data_engine.runner.progress import Reporter

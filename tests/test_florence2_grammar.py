@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_florence2 import processor
 
 from specialists.florence2.grammar import Found, Vocabulary, parse
 from specialists.florence2.prompts import TASKS, Grammar
+from tests.toy_florence2 import processor
 
+untimed = settings(deadline=None)
 SIZE = (640, 480)
 
 
@@ -77,6 +78,7 @@ def library(text: str, task: str) -> dict[str, Any]:
     return _processor().post_process_generation(text=text, task=task, image_size=SIZE)[task]
 
 
+@untimed
 @given(labelled_boxes)
 def test_labelled_boxes_are_read_as_written_and_as_the_library_reads_them(
     said: list[tuple[str, list[list[int]]]],
@@ -91,6 +93,7 @@ def test_labelled_boxes_are_read_as_written_and_as_the_library_reads_them(
     assert [f.label for f in found] == theirs["labels"]
 
 
+@untimed
 @given(st.lists(st.tuples(words, st.lists(bins, min_size=8, max_size=8)), max_size=5))
 def test_quads_are_read_as_the_library_reads_them(said: list[tuple[str, list[int]]]) -> None:
     text = "".join(label + loc(quad) for label, quad in said) + "</s>"
@@ -101,6 +104,7 @@ def test_quads_are_read_as_the_library_reads_them(said: list[tuple[str, list[int
     assert all(agrees(ours, quad) for ours, quad in zip(quads, theirs["quad_boxes"], strict=True))
 
 
+@untimed
 @given(boxes)
 def test_proposals_are_read_as_the_library_reads_them(some: list[list[int]]) -> None:
     text = "".join(map(loc, some))
@@ -110,6 +114,7 @@ def test_proposals_are_read_as_the_library_reads_them(some: list[list[int]]) -> 
     assert [bins_of(f)[0] for f in found] == some
 
 
+@untimed
 @given(instances)
 def test_polygons_are_read_as_the_library_reads_them(several: list[list[list[int]]]) -> None:
     text = write_instances(several)
@@ -122,6 +127,7 @@ def test_polygons_are_read_as_the_library_reads_them(several: list[list[list[int
         )
 
 
+@untimed
 @given(words, boxes, words, instances)
 def test_open_vocabulary_answers_may_mix_boxes_and_polygons(
     first: str, some: list[list[int]], second: str, several: list[list[list[int]]]
@@ -133,7 +139,7 @@ def test_open_vocabulary_answers_may_mix_boxes_and_polygons(
     assert [bins_of(f) for f in found] == [[b] for b in some] + several
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(anything, st.sampled_from(Grammar), st.booleans())
 def test_any_string_is_read_without_error(text: str, grammar: Grammar, truncated: bool) -> None:
     ids = ids_of(text)
@@ -146,11 +152,13 @@ def test_any_string_is_read_without_error(text: str, grammar: Grammar, truncated
             assert (ring >= 0).all() and (ring <= SIZE).all()
 
 
+@untimed
 @given(st.lists(st.integers(-5, 10**6)), st.sampled_from(Grammar))
 def test_any_ids_are_read_without_error(ids: list[int], grammar: Grammar) -> None:
     parse(ids, grammar, _vocabulary(), SIZE)
 
 
+@untimed
 @given(labelled_boxes, st.data())
 def test_what_a_cut_leaves_of_boxes_is_the_beginning_of_the_whole(
     said: list[tuple[str, list[list[int]]]], data: st.DataObject
@@ -162,6 +170,7 @@ def test_what_a_cut_leaves_of_boxes_is_the_beginning_of_the_whole(
     assert [(f.label, f.box) for f in part] == [(f.label, f.box) for f in whole[: len(part)]]
 
 
+@untimed
 @given(instances, st.data())
 def test_a_cut_never_leaves_a_polygon_of_another_shape(
     several: list[list[list[int]]], data: st.DataObject
@@ -228,7 +237,11 @@ def test_prompts_and_answer_formats_are_the_processors_own() -> None:
         theirs_kind = theirs.tasks_answer_post_processing_type[task.marker]
         assert theirs_kind in (
             kinds.get(task.grammar),
-            *(("description_with_bboxes", "phrase_grounding") if task.grammar is Grammar.LABELLED_BOXES else ()),
+            *(
+                ("description_with_bboxes", "phrase_grounding")
+                if task.grammar is Grammar.LABELLED_BOXES
+                else ()
+            ),
         )
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from specialists.florence2.locations import BINS, dequantise, quantise, written
 
+untimed = settings(deadline=None)
 sizes = st.tuples(st.integers(1, 20_000), st.integers(1, 20_000))
 
 
+@untimed
 @given(hnp.arrays(np.int64, (7, 4), elements=st.integers(0, BINS - 1)), sizes)
 def test_every_bin_survives_the_way_there_and_back(bins: np.ndarray, size: tuple[int, int]) -> None:
     assert np.array_equal(quantise(dequantise(bins, size), size), bins)
 
 
+@untimed
 @given(hnp.arrays(np.float64, (5, 8), elements=st.floats(0, 1)), sizes)
 def test_a_coordinate_comes_back_within_half_a_bin(relative: np.ndarray, size: tuple[int, int]) -> None:
     points = relative * np.tile(size, 4)
@@ -25,13 +28,17 @@ def test_a_coordinate_comes_back_within_half_a_bin(relative: np.ndarray, size: t
     assert (error <= np.tile(size, 4) / BINS / 2 * (1 + 1e-6)).all()
 
 
+@untimed
 @given(hnp.arrays(np.float64, (3, 2), elements=st.floats(-1e7, 1e7)), sizes)
-def test_bins_are_tokens_that_exist_wherever_the_point_lies(points: np.ndarray, size: tuple[int, int]) -> None:
+def test_bins_are_tokens_that_exist_wherever_the_point_lies(
+    points: np.ndarray, size: tuple[int, int]
+) -> None:
     bins = quantise(points, size)
     assert bins.min() >= 0
     assert bins.max() < BINS
 
 
+@untimed
 @given(st.floats(0, 1), st.floats(0, 1), sizes)
 def test_order_is_kept(a: float, b: float, size: tuple[int, int]) -> None:
     low, high = quantise([[v * size[0], v * size[1]] for v in sorted((a, b))], size)

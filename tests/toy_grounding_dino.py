@@ -6,7 +6,39 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-WORDS = ["a", "the", "an", "in", "on", "near", "red", "green", "blue", "old", "small", "dog", "dogs", "cat", "ball", "horse", "man", "shirt", "field", "barn", "square", "st", "louis", "mr", "smith", "u", "s", "street", "city", "hat", "three"]
+WORDS = [
+    "a",
+    "the",
+    "an",
+    "in",
+    "on",
+    "near",
+    "red",
+    "green",
+    "blue",
+    "old",
+    "small",
+    "dog",
+    "dogs",
+    "cat",
+    "ball",
+    "horse",
+    "man",
+    "shirt",
+    "field",
+    "barn",
+    "square",
+    "st",
+    "louis",
+    "mr",
+    "smith",
+    "u",
+    "s",
+    "street",
+    "city",
+    "hat",
+    "three",
+]
 
 
 def tokenizer(folder: Path) -> Any:
@@ -41,6 +73,7 @@ def checkpoint(folder: Path) -> Path:
     )
 
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # tensors this small lose more time to a second thread than they gain
     tok = tokenizer(folder)
     config = GroundingDinoConfig(
         backbone_config={

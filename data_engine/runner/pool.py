@@ -56,6 +56,7 @@ class _Actor:
     stream: Any = None
     row: int = 0
     careful: bool = False
+    done: bool = False
     counted: list[int] = field(default_factory=lambda: [0, 0])
 
     @property
@@ -208,7 +209,8 @@ class RayRun:
         careful = None
         if trouble is not None and trouble.deaths >= _DEATHS_BEFORE_CARE:
             careful = Careful(trouble.start, trouble.skip)
-        actor.unit, actor.row, actor.careful, actor.counted = unit, 0, careful is not None, [0, 0]
+        actor.unit, actor.row, actor.careful, actor.done = unit, 0, careful is not None, False
+        actor.counted = [0, 0]
         # Back-pressure of one: a careful unit goes on to the next picture only when its Beat was
         # read here, so the last Beat names the picture that was in hand at a death.
         actor.stream = actor.handle.run.options(
@@ -234,7 +236,10 @@ class RayRun:
                 else:
                     self._event(actor, self.ray.get(next(actor.stream)))
             except StopIteration:
-                actor.unit = actor.stream = None
+                if actor.done:
+                    actor.unit = actor.stream = None
+                else:  # Ray ends the stream of an actor that died between two of its messages
+                    self._died(actor, "its stream ended early")
             except self.ray.exceptions.RayActorError as error:
                 self._died(actor, " ".join(str(error).split())[:300])
             except self.ray.exceptions.RayTaskError as error:
@@ -254,6 +259,7 @@ class RayRun:
                 progress.annotations += event.annotations
                 progress.seconds += event.seconds
                 assert actor.unit is not None
+                actor.done = True
                 self._finished(actor.unit)
 
     def _finished(self, unit: Unit) -> None:
@@ -280,8 +286,8 @@ class RayRun:
                 )
             return
         unit = actor.unit
-        if unit is None:
-            return
+        if unit is None or actor.done:
+            return  # nothing was in its hands: its last unit's file is in place
         self._uncount(actor)
         trouble = self.trouble.setdefault(unit, _Trouble())
         trouble.deaths += 1
