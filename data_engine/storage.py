@@ -116,11 +116,12 @@ class Store:
         )
 
     def folders(self, folder: str) -> list[str]:
-        """Sorted names of a folder's folders; empty when there is no such folder."""
+        """Sorted names of a folder's folders, hidden ones left out; empty when there is no such folder."""
         selector = pa.fs.FileSelector(self.path(folder), allow_not_found=True)
         with storage_errors(self.path(folder)):
             found = self.filesystem.get_file_info(selector)
-        return sorted(f.base_name for f in found if f.type == pa.fs.FileType.Directory)
+        names = (f.base_name for f in found if f.type == pa.fs.FileType.Directory)
+        return sorted(name for name in names if not name.startswith("."))
 
     def read(self, name: str) -> bytes:
         with storage_errors(self.path(name)), self.filesystem.open_input_stream(self.path(name)) as stream:

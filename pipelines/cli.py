@@ -57,10 +57,9 @@ def ingest(
 
 @app.command()
 def annotate(
-    source: Annotated[
-        str, typer.Argument(metavar="[SOURCE] DATASET", help="What to ingest first; left out for a data set.")
+    places: Annotated[
+        list[str], typer.Argument(metavar="[SOURCE] DATASET", help="What to ingest first, if anything; the data set.")
     ],
-    dataset: Annotated[str | None, typer.Argument(metavar="", show_default=False, hidden=True)] = None,
     recipe: RecipeOption = "scenes",
     runner: Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")] = "auto",
     address: Annotated[
@@ -81,12 +80,12 @@ def annotate(
 
     if runner not in ("auto", "ray", "inline"):
         raise RecipeError(f"--runner {runner!r} is none of auto, ray, inline", "choose one of them")
+    if len(places) > 2:
+        raise RecipeError(f"{len(places)} places given", "give one SOURCE and one DATASET, or a DATASET alone")
     chosen = _recipe(recipe)
-    if dataset is None:
-        url = source
-    else:
-        url = dataset
-        _ingest(source, url, format_, embed, shard_size, workers)
+    url = places[-1]
+    if len(places) == 2:
+        _ingest(places[0], url, format_, embed, shard_size, workers)
     summary = run(Dataset.open(url), chosen, runner=runner, address=address, reporter=_reporter())  # type: ignore[arg-type]
     for stage in summary.stages:
         done = f"{stage.units_done} shards done, {stage.units_skipped} already there"

@@ -1,0 +1,64 @@
+"""The demo: the main job on the embedded scenes, offline, judged against their exact truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from data_engine.dataset import Dataset
+from data_engine.ingest.run import ingest
+from data_engine.quality.detection import average_precision
+from data_engine.quality.text import text_quality
+from data_engine.query import sql
+from data_engine.runner.progress import Reporter
+from data_engine.scenes.write import make_scenes
+from data_engine.storage import storage_errors
+from pipelines.annotate import annotate
+from pipelines.draw import draw_dataset
+from pipelines.filter import filter_dataset
+from pipelines.recipe_files import find_recipe
+
+_MADE = """
+    SELECT source, kind, granularity, count(*) AS n, avg(score) AS score
+    FROM annotations GROUP BY ALL ORDER BY source, kind, granularity
+"""
+
+
+def run_demo(folder: Path, count: int, seed: int, *, reporter: Reporter, say: Callable[[str], None]) -> None:
+    """Draw scenes, ingest and annotate them, filter, and say how good the result is and what to open.
+
+    Running it again goes on where it stopped, and repeats what it says.
+    """
+    scenes, url = folder / "scenes", str(folder / "dataset")
+    recipe = find_recipe("scenes")
+    say(f"1. drawing {count:,} scenes (seed {seed}) into {scenes}")
+    with storage_errors(str(scenes)):
+        make_scenes(scenes, count, seed)
+    summary = ingest(str(scenes), url)
+    say(f"2. ingested {summary.images:,} images, with their truth as the source 'truth', into {url}")
+    dataset = Dataset.open(url)
+    done = annotate(dataset, recipe, runner="inline", reporter=reporter)
+    say(f"3. annotated by {', '.join(recipe.specialists)} in {done.seconds:.1f} s; rows by source:")
+    for row in sql(dataset, _MADE).to_pylist():
+        score = "" if row["score"] is None else f", mean score {row['score']:.2f}"
+        say(f"     {row['source']:<9} {row['kind']:<7} {row['granularity'] or 'mask':<14} {row['n']:>6,}{score}")
+    funnel = filter_dataset(dataset, recipe)
+    dropped = ", ".join(f"{n:,} by {name}" for name, n in funnel.dropped.items()) or "none"
+    say(f"4. filtered: {funnel.seen:,} statements, kept {funnel.kept:,}, dropped {dropped}")
+    _say_quality(dataset, say)
+    picture = folder / "scenes.png"
+    draw_dataset(dataset, picture, sources=[*recipe.specialists], images=6)
+    say(f"Look at {picture}, or ask:")
+    say(f'  fde sql {url} "SELECT text, count(*) FROM regions WHERE source = \'detector\' GROUP BY 1 ORDER BY 2 DESC"')
+    say(f'  fde sql {url} "SELECT source, dropped_by, count(*) FROM verdicts GROUP BY ALL ORDER BY ALL"')
+
+
+def _say_quality(dataset: Dataset, say: Callable[[str], None]) -> None:
+    boxes = average_precision(dataset, "detector", "truth", threshold=0.4)
+    lines = text_quality(dataset, "ocr", "truth", threshold=0.6)
+    say("5. against the truth of the scenes:")
+    say(f"     detector  AP {boxes.ap:.3f}, AP50 {boxes.ap50:.3f}; F1 {boxes.f1:.3f} (score from 0.4, IoU 0.5)")
+    say(
+        f"     ocr       lines found {lines.located.recall:.3f}, read exactly {lines.exact.recall:.3f}; "
+        f"precision {lines.exact.precision:.3f}"
+    )
