@@ -74,21 +74,23 @@ def inspect(data: bytes) -> ImageInfo:
     with _opened(data) as image:
         orientation = _orientation(image)
         width, height = image.size
-        if orientation >= 5:
+        if _turn(image, orientation) >= 5:
             width, height = height, width
         image.draft("RGB", (1, 1))
         _load(image)
-        return ImageInfo(image_id_of(data), width, height, (image.format or "").lower(), orientation)
+        # A phone's JPEG with a second picture behind the first is MPO to Pillow, a JPEG to everyone else.
+        format_ = "jpeg" if image.format == "MPO" else (image.format or "").lower()
+        return ImageInfo(image_id_of(data), width, height, format_, orientation)
 
 
 def decode(data: bytes) -> np.ndarray:
     """RGB pixels of an image file, (height, width, 3) uint8. Raises ImageError."""
     with _opened(data) as image:
-        orientation = _orientation(image)
+        turn = _turn(image, _orientation(image))
         _load(image)
         rgb = _to_rgb(image)
-    pixels = np.asarray(rgb)
-    return np.ascontiguousarray(_ORIENT[orientation](pixels))
+    pixels = np.array(rgb)  # a copy that may be written to: torch warns about any other
+    return np.ascontiguousarray(_ORIENT[turn](pixels))
 
 
 # EXIF 2.3, tag 0x0112, as array views: no second resampling and no re-parse of the header.
@@ -141,6 +143,11 @@ def _orientation(image: PIL.Image.Image) -> int:
     return value if isinstance(value, int) and value in _ORIENT else 1
 
 
+def _turn(image: PIL.Image.Image, orientation: int) -> int:
+    """The orientation that is left for us to apply: Pillow turns TIFF, and only TIFF, by itself."""
+    return 1 if image.format == "TIFF" else orientation
+
+
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
@@ -149,7 +156,7 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode == "I":
         return PIL.Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image))
+        values = np.nan_to_num(np.asarray(image)).clip(0, None)
         scale = 255.0 if values.size and values.max() <= 1.0 else 1.0
         return PIL.Image.fromarray((values * scale).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:

@@ -27,9 +27,11 @@ def read_config(model: str, revision: str | None) -> dict[str, Any]:
     """The checkpoint's config.json. Raises ModelLoadError."""
     from transformers import PreTrainedConfig
 
+    if model.startswith(("/", ".", "~")) and not Path(model).expanduser().is_dir():
+        raise ModelLoadError(f"cannot load {model}: there is no such folder", "check the path in the recipe")
     try:
         config, _ = PreTrainedConfig.get_config_dict(_place(model), revision=revision)
-    except Exception as error:  # noqa: BLE001 - the hub client has no common base for what can go wrong
+    except Exception as error:
         raise _not_loaded(model, error) from error
     if not config:
         raise ModelLoadError(f"cannot load {model}: it has no config.json", "check the name or the folder")
@@ -41,11 +43,15 @@ def load_weights(cls: Any, model: str, revision: str | None, dtype: Any) -> Any:
 
     A tensor that the file lacks would be filled with random numbers and a warning: it is an error here.
     """
+    from transformers.utils import logging
+
+    # Every worker's log would have one bar.
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         loaded, info = cls.from_pretrained(
             _place(model), revision=revision, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
-    except Exception as error:  # noqa: BLE001 - safetensors, the hub client and torch raise their own kinds
+    except Exception as error:
         raise _not_loaded(model, error) from error
     lacking = sorted([*info["missing_keys"], *(key[0] for key in info["mismatched_keys"])])
     if lacking:
@@ -61,7 +67,7 @@ def load_processor(cls: Any, model: str, revision: str | None) -> Any:
     """`cls.from_pretrained` of a processor. Raises ModelLoadError."""
     try:
         return cls.from_pretrained(_place(model), revision=revision)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
         raise _not_loaded(model, error) from error
 
 

@@ -15,17 +15,14 @@ DESCRIPTIONS = ("brief", "detailed", "more_detailed")
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement that another may hang on; `reference` is what its `parent` will be.
-
-    `hangs` says that it has a parent itself, `masked` that it is a mask.
-    """
+    """A statement that another may hang on; `reference` is what that other's `parent` will be."""
 
     reference: Annotation | str
     kind: str
     granularity: str | None
     text: str | None
     box: tuple[float, float, float, float] | None
-    hangs: bool
+    parent: Annotation | str | None
     masked: bool
 
     @property
@@ -49,7 +46,7 @@ def statements(said: pa.Table, sources: Collection[str] | None = None) -> dict[s
                 row["granularity"],
                 row["text"],
                 None if row["box"] is None else tuple(row["box"]),
-                row["parent_id"] is not None,
+                row["parent_id"],
                 has_mask,
             )
         )
@@ -65,6 +62,6 @@ def statement_of(annotation: Annotation) -> Statement:
         annotation.granularity,
         annotation.text,
         None if box is None else (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
-        annotation.parent is not None,
+        annotation.parent,
         annotation.mask is not None,
     )

@@ -1,0 +1,229 @@
+"""A Florence-2 checkpoint that answers many prompts on many images at once, and scores its answers.
+
+- Each image goes through the vision tower once; its features are reused for all its prompts.
+- The encoder's output is used twice: to generate, and for one teacher-forced pass over what was
+  generated, which gives each token's probability. Beam search reports none per token, and the same
+  pass scores a greedy answer equally, so scores do not depend on how the answer was found.
+- Nothing of one prompt depends on which others are in its batch, save for floating-point order.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_engine.errors import MissingPackageError, ModelLoadError
+from specialists.florence2.grammar import Vocabulary
+from specialists.florence2.prompts import Takes, Task, prompt_text
+
+if TYPE_CHECKING:
+    import torch
+
+_ROWS_OF_LOGITS = 1024
+"""Positions whose logits exist at one time while scoring: 200 MiB for the released vocabulary."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What was generated for one prompt: token ids without start and end, and the log-probability of each.
+
+    `truncated` says that the limit of new tokens ended it, not the model.
+    """
+
+    ids: list[int]
+    log_probs: NDArray[np.float32]
+    truncated: bool
+
+    def score(self, positions: Sequence[int]) -> float:
+        """exp of the mean log-probability at `positions`, in 0..1: the geometric mean of the tokens'."""
+        return float(np.exp(self.log_probs[list(positions)].mean(dtype=np.float64)))
+
+
+class Florence2Model:
+    """A checkpoint in memory. Raises ModelLoadError, RecipeError or MissingPackageError if it cannot be."""
+
+    def __init__(self, model: str, revision: str | None, device: str | None, dtype: str) -> None:
+        try:
+            import torch
+            from transformers import Florence2ForConditionalGeneration, Florence2Processor
+        except ImportError as error:
+            raise MissingPackageError.of(error.name or "transformers", "transformers") from error
+        from specialists.pretrained import device_and_dtype, load_processor, load_weights
+
+        _refuse_remote_code(model, revision)
+        # Denormal numbers in nearly silent activations slow a CPU by an order of magnitude.
+        torch.set_flush_denormal(True)
+        self.device, self.dtype = device_and_dtype(device, dtype)
+        network = load_weights(Florence2ForConditionalGeneration, model, revision, self.dtype)
+        self.network: Any = network.to(self.device).eval()
+        self.processor: Any = load_processor(Florence2Processor, model, revision)
+        self.tokenizer: Any = self.processor.tokenizer
+        try:
+            self.vocabulary = Vocabulary(self.tokenizer)
+        except ValueError as error:
+            raise ModelLoadError(
+                f"cannot use {model}: {error}", "use a Florence-2 checkpoint with its own tokenizer"
+            ) from error
+        text_config = self.network.config.text_config
+        self.image_tokens = int(self.processor.num_image_tokens)
+        self.positions = int(text_config.max_position_embeddings)
+        self.start = int(text_config.decoder_start_token_id)
+        generation = self.network.generation_config
+        self.captions_no_repeat = int(generation.no_repeat_ngram_size or 0)
+        # Unset here, for generate() fills what its own settings leave open from these. A forced end would
+        # make a truncated answer look like a whole one; lengths are the recipe's to set.
+        generation.forced_eos_token_id = None
+        generation.max_length = None
+
+    def prompt_ids(self, task: Task, said: str = "") -> list[int]:
+        """The tokens of a prompt after the image's own.
+
+        `said` is free text from data, or location tokens when the task takes a region. Free text that
+        is longer than the encoder has room for is cut at its end.
+        """
+        if task.takes not in (Takes.REGION, Takes.BOX):
+            said = prompt_text(said)
+        room = self.positions - self.image_tokens
+        while True:
+            ids: list[int] = [
+                self.tokenizer.bos_token_id,
+                *self.tokenizer(task.prompt(said), add_special_tokens=False)["input_ids"],
+                self.tokenizer.eos_token_id,
+            ]
+            excess = len(ids) - room
+            if excess <= 0 or not said:
+                return ids[:room]
+            ends = self.tokenizer(said, add_special_tokens=False, return_offsets_mapping=True)[
+                "offset_mapping"
+            ]
+            said = said[: ends[max(len(ends) - excess, 0)][0]].rstrip()
+
+    def features(self, pixels: Sequence[NDArray[np.uint8]], batch: int) -> torch.Tensor:
+        """Image features, (images, image tokens, width), of RGB arrays (height, width, 3)."""
+        import torch
+
+        parts = []
+        with torch.inference_mode():
+            for i in range(0, len(pixels), batch):
+                # Copies, for decoded pixels are read-only and torch wants its own. The layout is stated:
+                # of an image 3 pixels high it could not be told.
+                values = self.processor.image_processor(
+                    [image.copy() for image in pixels[i : i + batch]],
+                    return_tensors="pt",
+                    input_data_format="channels_last",
+                )["pixel_values"]
+                output = self.network.get_image_features(values.to(self.device, self.dtype))
+                parts.append(output.pooler_output)
+            return torch.cat(parts)
+
+    def answers(
+        self,
+        features: Sequence[torch.Tensor],
+        prompts: Sequence[Sequence[int]],
+        num_beams: int,
+        max_new_tokens: int,
+        no_repeat_ngram: int,
+    ) -> list[Answer]:
+        """One answer per prompt; `features` holds each prompt's image. One batch: the caller bounds it."""
+        import torch
+        from transformers.modeling_outputs import BaseModelOutput
+
+        limit = min(max_new_tokens, self.positions)
+        with torch.inference_mode():
+            embeds, mask = self._encoder_input(torch.stack(list(features)), prompts)
+            encoded = self.network.model.language_model.encoder(inputs_embeds=embeds, attention_mask=mask)
+            output = BaseModelOutput(last_hidden_state=encoded.last_hidden_state)
+            sequences = self.network.generate(
+                # generate() repeats what it is given per beam, in place.
+                encoder_outputs=BaseModelOutput(last_hidden_state=encoded.last_hidden_state),
+                attention_mask=mask,
+                generation_config=self._generation(num_beams, limit, no_repeat_ngram),
+            )
+            log_probs = self._log_probs(output, mask, sequences)
+        return [self._answer(ids, values) for ids, values in zip(sequences.tolist(), log_probs, strict=True)]
+
+    def _encoder_input(
+        self, features: torch.Tensor, prompts: Sequence[Sequence[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        longest = max(len(ids) for ids in prompts)
+        ids = torch.full((len(prompts), longest), self.tokenizer.pad_token_id)
+        mask = torch.zeros((len(prompts), features.shape[1] + longest), dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.tensor(prompt)
+            mask[row, : features.shape[1] + len(prompt)] = 1
+        words = self.network.get_input_embeddings()(ids.to(self.device))
+        return torch.cat([features.to(words.dtype), words], dim=1), mask.to(self.device)
+
+    def _generation(self, num_beams: int, limit: int, no_repeat_ngram: int) -> Any:
+        """The checkpoint's own settings, with all that the recipe or the task decides set outright."""
+        config = copy.deepcopy(self.network.generation_config)
+        config.update(
+            num_beams=num_beams,
+            do_sample=False,
+            # Released checkpoints stop a beam search early; the setting is refused without beams.
+            early_stopping=num_beams > 1,
+            max_new_tokens=limit,
+            no_repeat_ngram_size=no_repeat_ngram,
+            eos_token_id=self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id,
+            decoder_start_token_id=self.start,
+            use_cache=True,
+        )
+        return config
+
+    def _log_probs(
+        self, encoded: Any, mask: torch.Tensor, sequences: torch.Tensor
+    ) -> list[NDArray[np.float32]]:
+        """log p of each generated token given those before it, in float32; one array per sequence."""
+        import torch
+
+        hidden = self.network.model(
+            encoder_outputs=encoded,
+            attention_mask=mask,
+            decoder_input_ids=sequences[:, :-1],
+            use_cache=False,
+        ).last_hidden_state
+        flat, targets = hidden.flatten(0, 1), sequences[:, 1:].flatten()
+        values = []
+        for i in range(0, len(flat), _ROWS_OF_LOGITS):
+            logits = self.network.lm_head(flat[i : i + _ROWS_OF_LOGITS]).float()
+            chosen = logits.gather(1, targets[i : i + _ROWS_OF_LOGITS, None])[:, 0]
+            values.append(chosen - logits.logsumexp(1))
+        table: NDArray[np.float32] = torch.cat(values).view(hidden.shape[:2]).cpu().numpy()
+        return list(table)
+
+    def _answer(self, sequence: list[int], log_probs: NDArray[np.float32]) -> Answer:
+        ids = sequence[1:]
+        end = self.tokenizer.eos_token_id
+        length = ids.index(end) if end in ids else len(ids)
+        return Answer(ids[:length], log_probs[:length], truncated=length == len(ids))
+
+
+def _refuse_remote_code(model: str, revision: str | None) -> None:
+    """Checkpoints that bring their own code are refused, by name before any download."""
+    from specialists.pretrained import read_config
+
+    twin = "the same weights in the native format are florence-community/"
+    if model.startswith("microsoft/Florence-2"):
+        raise ModelLoadError(
+            f"{model} runs code of its own, which is never done here",
+            f"{twin}{model.removeprefix('microsoft/')}",
+        )
+    config = read_config(model, revision)
+    if "auto_map" in config:
+        raise ModelLoadError(
+            f"{model} runs code of its own, which is never done here",
+            f"{twin}Florence-2-base and -large (-ft for the fine-tuned ones)",
+        )
+    if config.get("model_type") != "florence2":
+        raise ModelLoadError(
+            f"{model} is a checkpoint of {config.get('model_type', 'another model')!r}, not of Florence-2",
+            "give a native Florence-2 checkpoint, for example florence-community/Florence-2-base",
+        )

@@ -1,0 +1,219 @@
+"""Florence-2 as a specialist: which prompts a batch of images calls for, and in which order.
+
+A task may ask about what was said before (a text to ground, a region to describe). Where the recipe
+gives `needs`, those statements are taken; where it gives none, this specialist's own: one recipe
+entry `tasks: [CAPTION, CAPTION_TO_PHRASE_GROUNDING, REFERRING_EXPRESSION_SEGMENTATION]` goes from
+pixels to masks in three waves over the same image features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from data_engine.annotation import Annotation
+from data_engine.errors import RecipeError, SpecialistError
+from data_engine.image import Image
+from specialists.florence2.grammar import parse
+from specialists.florence2.locations import written
+from specialists.florence2.model import Answer, Florence2Model
+from specialists.florence2.prompts import Takes, Task, chosen, prompt_text
+from specialists.florence2.rows import rows
+from specialists.said import Statement, statement_of, statements
+
+_WAVES = (
+    (Takes.IMAGE, Takes.LABEL),
+    (Takes.TEXT, Takes.REGION),
+    (Takes.PHRASE, Takes.BOX),
+)
+
+
+@dataclass(slots=True, eq=False)
+class _Prompt:
+    """One prompt; `about` are the statements that it was made from, `label` the recipe's."""
+
+    image: int
+    task: Task
+    ids: list[int]
+    about: list[Statement] = field(default_factory=list)
+    label: str | None = None
+
+
+class Florence2:
+    """Any of the released tasks, for a batch of images at once.
+
+    - `model`: a name on the hub or a folder, in the native format (florence-community/Florence-2-*, or
+      what this project trained), and a `revision` of it.
+    - `tasks`: names from `prompts.TASKS`. `labels`: what OPEN_VOCABULARY_DETECTION looks for.
+    - `num_beams`: 3, as in the model card and the released generation settings: the published figures
+      are of that search. 1 is greedy, and takes a third of the decoder's memory and arithmetic.
+    - `max_new_tokens`: the model card's 1,024, never more than the decoder has positions.
+    - `max_prompts_per_batch` bounds memory: that many images are encoded, and that many prompts
+      answered, at one time, however many a batch of images calls for.
+    - `min_score`: boxes and masks that score less are not stored at all. 0 keeps all, for filters can
+      drop them later with a reason; texts are always kept.
+    - `sources`: of the statements of `needs`, only those by these specialists.
+
+    Scores are exp(mean log-probability) of the coordinates, or of the text where there are none, by one
+    teacher-forced pass (`model`). Raises RecipeError, ModelLoadError or MissingPackageError.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        tasks: list[str],
+        revision: str | None = None,
+        labels: list[str] | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
+        num_beams: int = 3,
+        max_new_tokens: int = 1024,
+        max_prompts_per_batch: int = 32,
+        min_score: float = 0.0,
+        sources: list[str] | None = None,
+    ) -> None:
+        self.tasks = chosen(tasks)
+        self.labels = [label for label in dict.fromkeys(labels or []) if prompt_text(label)]
+        wants_labels = any(task.takes is Takes.LABEL for task in self.tasks)
+        if wants_labels != bool(self.labels):
+            raise RecipeError(
+                "OPEN_VOCABULARY_DETECTION needs labels"
+                if wants_labels
+                else "labels are given, but no task uses them",
+                "give both the task OPEN_VOCABULARY_DETECTION and its `labels`, or neither",
+            )
+        for name, value in (
+            ("num_beams", num_beams),
+            ("max_new_tokens", max_new_tokens),
+            ("max_prompts_per_batch", max_prompts_per_batch),
+        ):
+            if value < 1:
+                raise RecipeError(f"{name} is {value}", "it must be at least 1")
+        self.num_beams = num_beams
+        self.max_new_tokens = max_new_tokens
+        self.max_prompts_per_batch = max_prompts_per_batch
+        self.min_score = min_score
+        self.sources = None if sources is None else frozenset(sources)
+        self.model = Florence2Model(model, revision, device, dtype)
+
+    def __call__(self, images: Sequence[Image], said: pa.Table | None) -> list[list[Annotation]]:
+        """The rows of each image. Raises SpecialistError when a task has nothing that it could be about."""
+        made: list[list[Annotation]] = [[] for _ in images]
+        if not images:
+            return made
+        given = None if said is None else statements(said, self.sources)
+        self._check_inputs(given is not None)
+        features: dict[int, Any] = {}
+        waves = _WAVES if given is None else (sum(_WAVES, ()),)
+        for wave in waves:
+            prompts: list[_Prompt] = []
+            for i, image in enumerate(images):
+                known = [statement_of(a) for a in made[i]] if given is None else given.get(image.image_id, [])
+                for task in self.tasks:
+                    if task.takes in wave:
+                        prompts += self._prompts(i, image, task, known)
+            # Only images that are asked about, and each once: a later wave asks about the same ones.
+            new = sorted({prompt.image for prompt in prompts} - features.keys())
+            if new:
+                pixels = [images[i].pixels for i in new]
+                features.update(
+                    zip(new, self.model.features(pixels, self.max_prompts_per_batch), strict=True)
+                )
+            for prompt, answer in zip(prompts, self._answers(features, prompts), strict=True):
+                image = images[prompt.image]
+                size = (image.width, image.height)
+                found = parse(answer.ids, prompt.task.grammar, self.model.vocabulary, size, answer.truncated)
+                made[prompt.image] += self._kept(
+                    rows(prompt.task, found, answer, size, prompt.about, prompt.label)
+                )
+        return made
+
+    def _check_inputs(self, given: bool) -> None:
+        """Without `needs`, a task about statements needs another task that makes such statements."""
+        if given:
+            return
+        made_by = {
+            Takes.TEXT: {"CAPTION", "DETAILED_CAPTION", "MORE_DETAILED_CAPTION"},
+            Takes.PHRASE: {"CAPTION_TO_PHRASE_GROUNDING"},
+            Takes.REGION: {"OD", "DENSE_REGION_CAPTION", "REGION_PROPOSAL", "OCR_WITH_REGION", "OPEN_VOCABULARY_DETECTION"},
+        }  # fmt: skip
+        made_by[Takes.BOX] = made_by[Takes.REGION] | made_by[Takes.PHRASE]
+        names = {task.name for task in self.tasks}
+        for task in self.tasks:
+            if task.takes in made_by and not names & made_by[task.takes]:
+                raise SpecialistError(
+                    f"{task.name} is about {task.takes.value}, and nothing gives it any",
+                    "name the specialist that does under `needs`, "
+                    f"or add one of the tasks {', '.join(sorted(made_by[task.takes]))}",
+                )
+
+    def _prompts(self, i: int, image: Image, task: Task, known: Sequence[Statement]) -> list[_Prompt]:
+        """A task's prompts for one image; statements that would be asked about alike share one."""
+        if task.takes is Takes.IMAGE:
+            return [_Prompt(i, task, self.model.prompt_ids(task))]
+        if task.takes is Takes.LABEL:
+            return [
+                _Prompt(i, task, self.model.prompt_ids(task, label), label=label) for label in self.labels
+            ]
+        by_input: dict[str, _Prompt] = {}
+        for statement in known:
+            if not _suits(task, statement):
+                continue
+            if task.takes in (Takes.TEXT, Takes.PHRASE):
+                said = prompt_text(statement.text or "")
+            else:
+                said = written(statement.box or (), (image.width, image.height))
+            if said and said not in by_input:
+                by_input[said] = _Prompt(i, task, self.model.prompt_ids(task, said))
+            if said:
+                by_input[said].about.append(statement)
+        return list(by_input.values())
+
+    def _answers(self, features: dict[int, Any], prompts: Sequence[_Prompt]) -> list[Answer]:
+        """Answers in the order of `prompts`, worked out in batches of prompts that take about as long."""
+        answers: dict[int, Answer] = {}
+        by_settings: dict[int, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            no_repeat = self.model.captions_no_repeat if prompt.task.captions else 0
+            by_settings.setdefault(no_repeat, []).append(i)
+        for no_repeat, members in by_settings.items():
+            members.sort(key=lambda i: (prompts[i].task.length, len(prompts[i].ids)))
+            for start in range(0, len(members), self.max_prompts_per_batch):
+                batch = members[start : start + self.max_prompts_per_batch]
+                found = self.model.answers(
+                    [features[prompts[i].image] for i in batch],
+                    [prompts[i].ids for i in batch],
+                    self.num_beams,
+                    self.max_new_tokens,
+                    no_repeat,
+                )
+                answers.update(zip(batch, found, strict=True))
+        return [answers[i] for i in range(len(prompts))]
+
+    def _kept(self, made: list[Annotation]) -> list[Annotation]:
+        """Without located statements below `min_score`, nor what hangs on one of them."""
+        kept: list[Annotation] = []
+        dropped: set[int] = set()
+        for row in made:
+            if (row.box is not None and (row.score or 0.0) < self.min_score) or id(row.parent) in dropped:
+                dropped.add(id(row))
+            else:
+                kept.append(row)
+        return kept
+
+
+def _suits(task: Task, statement: Statement) -> bool:
+    """Whether a task can be about a statement. Masks, and further texts of a region, are no regions."""
+    if statement.masked:
+        return False
+    if task.takes is Takes.TEXT:
+        return statement.describes
+    if task.takes is Takes.PHRASE:
+        return statement.kind == "phrase" and bool((statement.text or "").strip())
+    if statement.box is None:
+        return False
+    region = statement.kind == "region" and statement.parent is None
+    return region or (task.takes is Takes.BOX and statement.kind == "phrase")
