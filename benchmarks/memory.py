@@ -64,7 +64,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scenes, recipe = Path(folder) / "scenes", Path(folder) / "recipe.yaml"
         recipe.write_text(RECIPE)
-        print(f"{'images':>8} {'ingest MiB':>11} {'driver MiB':>11} {'actor MiB':>10} {'annotate images/s':>18}")
+        print(
+            f"{'images':>8} {'ingest MiB':>11} {'driver MiB':>11} {'actor MiB':>10} {'annotate images/s':>18}"
+        )
         for count in counts:
             make_scenes(scenes / str(count), count, seed=count, workers=2)
             dataset = str(Path(folder) / f"ds{count}")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,6 +25,8 @@ import pyarrow.fs
 from data_engine.errors import StorageError
 
 _STALE_SECONDS = 24 * 3600
+_SPOOL_BYTES = 64 << 20
+_COPY_BYTES = 8 << 20
 
 
 def is_local(url: str) -> bool:
@@ -138,11 +140,16 @@ class Store:
             if self.local:
                 self._write_local(name, writer)
             else:
-                buffer = io.BytesIO()
-                writer(buffer)
-                self.filesystem.create_dir(str(PurePosixPath(self.path(name)).parent), recursive=True)
-                with self.filesystem.open_output_stream(self.path(name)) as stream:
-                    stream.write(buffer.getbuffer())
+                self._upload(name, writer)
+
+    def _upload(self, name: str, writer: Callable[[IO[bytes]], None]) -> None:
+        """Finish the file here first, on disk where it is large, so that half of one is never uploaded."""
+        with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as whole:
+            writer(whole)
+            whole.seek(0)
+            self.filesystem.create_dir(str(PurePosixPath(self.path(name)).parent), recursive=True)
+            with self.filesystem.open_output_stream(self.path(name)) as stream:
+                shutil.copyfileobj(whole, stream, _COPY_BYTES)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         def fill(stream: IO[bytes]) -> None:

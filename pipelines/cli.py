@@ -10,7 +10,6 @@ import typer
 
 if TYPE_CHECKING:
     from data_engine.ingest.run import IngestSummary
-
     from data_engine.recipe import Recipe
     from data_engine.runner.progress import Reporter
 
@@ -58,7 +57,8 @@ def ingest(
 @app.command()
 def annotate(
     places: Annotated[
-        list[str], typer.Argument(metavar="[SOURCE] DATASET", help="What to ingest first, if anything; the data set.")
+        list[str],
+        typer.Argument(metavar="[SOURCE] DATASET", help="What to ingest first, if anything; the data set."),
     ],
     recipe: RecipeOption = "scenes",
     runner: Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")] = "auto",
@@ -81,7 +81,9 @@ def annotate(
     if runner not in ("auto", "ray", "inline"):
         raise RecipeError(f"--runner {runner!r} is none of auto, ray, inline", "choose one of them")
     if len(places) > 2:
-        raise RecipeError(f"{len(places)} places given", "give one SOURCE and one DATASET, or a DATASET alone")
+        raise RecipeError(
+            f"{len(places)} places given", "give one SOURCE and one DATASET, or a DATASET alone"
+        )
     chosen = _recipe(recipe)
     url = places[-1]
     if len(places) == 2:
@@ -159,9 +161,8 @@ def eval_(
     ] = "human",
 ) -> None:
     """COCO average precision of one source's boxes against another's."""
-    from data_engine.quality.detection import average_precision
-
     from data_engine.dataset import Dataset
+    from data_engine.quality.detection import average_precision
 
     quality = average_precision(Dataset.open(dataset), predictions, truth)
     _say(f"{predictions} against {truth}, {quality.images:,} images: "

@@ -41,7 +41,9 @@ def run_demo(folder: Path, count: int, seed: int, *, reporter: Reporter, say: Ca
     say(f"3. annotated by {', '.join(recipe.specialists)} in {done.seconds:.1f} s; rows by source:")
     for row in sql(dataset, _MADE).to_pylist():
         score = "" if row["score"] is None else f", mean score {row['score']:.2f}"
-        say(f"     {row['source']:<9} {row['kind']:<7} {row['granularity'] or 'mask':<14} {row['n']:>6,}{score}")
+        say(
+            f"     {row['source']:<9} {row['kind']:<7} {row['granularity'] or 'mask':<14} {row['n']:>6,}{score}"
+        )
     funnel = filter_dataset(dataset, recipe)
     dropped = ", ".join(f"{n:,} by {name}" for name, n in funnel.dropped.items()) or "none"
     say(f"4. filtered: {funnel.seen:,} statements, kept {funnel.kept:,}, dropped {dropped}")
@@ -49,7 +51,9 @@ def run_demo(folder: Path, count: int, seed: int, *, reporter: Reporter, say: Ca
     picture = folder / "scenes.png"
     draw_dataset(dataset, picture, sources=[*recipe.specialists], images=6)
     say(f"Look at {picture}, or ask:")
-    say(f'  fde sql {url} "SELECT text, count(*) FROM regions WHERE source = \'detector\' GROUP BY 1 ORDER BY 2 DESC"')
+    say(
+        f"  fde sql {url} \"SELECT text, count(*) FROM regions WHERE source = 'detector' GROUP BY 1 ORDER BY 2 DESC\""
+    )
     say(f'  fde sql {url} "SELECT source, dropped_by, count(*) FROM verdicts GROUP BY ALL ORDER BY ALL"')
 
 
@@ -57,7 +61,9 @@ def _say_quality(dataset: Dataset, say: Callable[[str], None]) -> None:
     boxes = average_precision(dataset, "detector", "truth", threshold=0.4)
     lines = text_quality(dataset, "ocr", "truth", threshold=0.6)
     say("5. against the truth of the scenes:")
-    say(f"     detector  AP {boxes.ap:.3f}, AP50 {boxes.ap50:.3f}; F1 {boxes.f1:.3f} (score from 0.4, IoU 0.5)")
+    say(
+        f"     detector  AP {boxes.ap:.3f}, AP50 {boxes.ap50:.3f}; F1 {boxes.f1:.3f} (score from 0.4, IoU 0.5)"
+    )
     say(
         f"     ocr       lines found {lines.located.recall:.3f}, read exactly {lines.exact.recall:.3f}; "
         f"precision {lines.exact.precision:.3f}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,21 @@ def jpeg(seed: int, width: int = 24, height: int = 16, orientation: int = 1) -> 
 
 def png(seed: int, width: int = 24, height: int = 16) -> bytes:
     return encoded(pixels(seed, width, height), "PNG")
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size; there are hardly any pixels behind it."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
+    )
 
 
 def put(folder: Path, files: dict[str, bytes | str]) -> Path:

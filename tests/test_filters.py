@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from data_engine.ingest.run import ingest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.annotation import Annotation, AnnotationRows
 from data_engine.dataset import Dataset
 from data_engine.errors import RecipeError, SpecialistError
+from data_engine.ingest.run import ingest
 from data_engine.query import sql
 from data_engine.recipe import FilterPart, Recipe, Where
 from data_engine.runner.progress import Reporter

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
-import zlib
 
 import numpy as np
 import PIL.Image
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.picture_files import encoded, jpeg, pixels, png
 
 from data_engine.errors import ImageError
 from data_engine.image import MAX_PIXELS, decode, image_id_of, inspect
+from tests.picture_files import encoded, jpeg, pixels, png, png_claiming
 
 # As a camera would store an upright picture under each EXIF orientation.
 STORED = {
@@ -137,21 +135,6 @@ def test_floating_point_pixels_out_of_range_are_clipped() -> None:
     values = np.array([[-1e38, 0.5, 1.0, np.nan]], np.float32)
     found = decode(encoded(PIL.Image.fromarray(values), "TIFF"))
     assert found[0, :, 0].tolist() == [0, 127, 255, 0]
-
-
-def png_claiming(width: int, height: int) -> bytes:
-    """A PNG whose header claims a size; there are hardly any pixels behind it."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
-        + chunk(b"IEND", b"")
-    )
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

@@ -16,8 +16,7 @@ from data_engine.ingest.run import ingest
 from data_engine.shards import read_provenance
 from data_engine.storage import Store
 from tests.ingested import by_key, everything, failures, images
-from tests.picture_files import encoded, jpeg, pixels, png, put
-from tests.test_image import png_claiming
+from tests.picture_files import encoded, jpeg, pixels, png, png_claiming, put
 
 
 def test_a_folder_becomes_rows_in_the_order_of_its_paths(tmp_path: Path) -> None:

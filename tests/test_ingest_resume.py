@@ -108,14 +108,14 @@ def test_killed_at_a_random_moment_and_run_again(
 def test_units_that_were_staged_are_not_staged_again(tmp_path: Path) -> None:
     source = make_parquet(tmp_path / "in")
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(images: int, _: int) -> None:
         if images >= 1200:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         ingest(str(source), str(tmp_path / "out"), progress=stop)
     assert not (tmp_path / "out/dataset.json").exists()
     summary = ingest(str(source), str(tmp_path / "out"))

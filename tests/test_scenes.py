@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import re
@@ -272,6 +273,22 @@ def test_all_text_in_the_picture_is_one_row_and_stands_in_the_long_captions() ->
         for line in lines:
             assert line in scene.captions[1].text
             assert line in scene.captions[2].text
+
+
+def test_a_real_text_recogniser_reads_the_signs() -> None:
+    if importlib.util.find_spec("rapidocr") is None or importlib.util.find_spec("onnxruntime") is None:
+        pytest.skip("rapidocr is not installed")
+    from rapidocr import RapidOCR
+
+    engine = RapidOCR()
+    wanted, read = [], []
+    for scene in with_signs(10):
+        found = engine(np.ascontiguousarray(scene.pixels[..., ::-1])).txts or ()
+        seen = {text.replace(" ", "").lower() for text in found}
+        lines = [line.text for thing in scene.layout.things for line in thing.lines]
+        wanted += lines
+        read += [line for line in lines if line.replace(" ", "").lower() in seen]
+    assert len(read) >= 0.8 * len(wanted)
 
 
 def test_capitals_on_signs_are_sixteen_pixels_high_or_more() -> None:

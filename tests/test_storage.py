@@ -96,13 +96,20 @@ def test_a_data_set_of_a_newer_format_is_refused_and_a_damaged_one_too(tmp_path)
 def test_a_full_disk_ends_the_run_with_one_line_and_the_run_goes_on_with_space(tmp_path):
     """A real file system of 300 KiB, in a mount namespace of its own."""
     mount = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
-    if shutil.which("unshare") is None or subprocess.run([*mount, f"mount -t tmpfs -o size=300k t {tmp_path}"]).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*mount, f"mount -t tmpfs -o size=300k t {tmp_path}"]).returncode
+    ):
         pytest.skip("this machine lets nobody mount a file system of their own")
     write_pictures(tmp_path / "p", 400)
     (tmp_path / "disk").mkdir()
-    (tmp_path / "r.yaml").write_text("name: r\nspecialists:\n  numbers: {use: 'tests.toy_specialists:Numbers'}\n")
+    (tmp_path / "r.yaml").write_text(
+        "name: r\nspecialists:\n  numbers: {use: 'tests.toy_specialists:Numbers'}\n"
+    )
     fde = f"{sys.executable} -m pipelines"
-    annotate = f"{fde} annotate {tmp_path}/p {tmp_path}/disk/ds -r {tmp_path}/r.yaml --runner inline --shard-size 50"
+    annotate = (
+        f"{fde} annotate {tmp_path}/p {tmp_path}/disk/ds -r {tmp_path}/r.yaml --runner inline --shard-size 50"
+    )
     script = f"""
         cd {ROOT} && mount -t tmpfs -o size=300k none {tmp_path}/disk || exit 99
         {fde} ingest {tmp_path}/p {tmp_path}/disk/ds --shard-size 50 || exit 98

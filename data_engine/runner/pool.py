@@ -8,8 +8,9 @@ One loop waits for whatever happens next and reacts. Its rules:
 - Actors are hired where there is work for them and their resources are free, first for the stages that
   others wait for; a stage that has no ready unit gives its actors up when another stage cannot start.
 - A unit whose actor died goes back into the queue and another actor is hired. A unit that kills twice
-  is run carefully, picture by picture, until the picture that kills is known; that one becomes a row in
-  `failures` and the rest of the shard is annotated. (`ray.util.ActorPool` would end the run instead.)
+  is run carefully, picture by picture. A picture that was alone in hand at two deaths is what kills (one
+  death may be a node that went away): it becomes a row in `failures`, and the rest of the shard is
+  annotated. (`ray.util.ActorPool` would end the run instead.)
 """
 
 from __future__ import annotations
@@ -34,16 +35,18 @@ if TYPE_CHECKING:
 log = logging.getLogger("data_engine")
 
 _DEATHS_BEFORE_CARE = 2
-_MOST_DEATHS = 12
-_LOADS_TRIED = 3
+_FRUITLESS_DEATHS = 10
+_LOADS_TRIED = 5
 
 
 @dataclass
 class _Trouble:
-    """What is known of a unit that killed actors."""
+    """What is known of a unit that killed actors. `fruitless` counts deaths since something was learnt."""
 
     deaths: int = 0
+    fruitless: int = 0
     start: int = 0
+    suspect: str | None = None
     skip: tuple[str, ...] = ()
 
 
@@ -54,7 +57,7 @@ class _Actor:
     loading: Any
     unit: Unit | None = None
     stream: Any = None
-    row: int = 0
+    row: int | None = None
     careful: bool = False
     done: bool = False
     counted: list[int] = field(default_factory=lambda: [0, 0])
@@ -206,10 +209,10 @@ class RayRun:
 
     def _give(self, actor: _Actor, unit: Unit) -> None:
         trouble = self.trouble.get(unit)
-        careful = None
+        careful: Careful | None = None
         if trouble is not None and trouble.deaths >= _DEATHS_BEFORE_CARE:
             careful = Careful(trouble.start, trouble.skip)
-        actor.unit, actor.row, actor.careful, actor.done = unit, 0, careful is not None, False
+        actor.unit, actor.row, actor.careful, actor.done = unit, None, careful is not None, False
         actor.counted = [0, 0]
         # Back-pressure of one: a careful unit goes on to the next picture only when its Beat was
         # read here, so the last Beat names the picture that was in hand at a death.
@@ -291,21 +294,23 @@ class RayRun:
         self._uncount(actor)
         trouble = self.trouble.setdefault(unit, _Trouble())
         trouble.deaths += 1
-        killer = (
-            self._image_id(unit.shard, actor.row) if actor.careful and actor.row >= trouble.start else None
-        )
-        if killer is not None:
-            trouble.skip = (*trouble.skip, killer)
+        trouble.fruitless += 1
+        in_hand = None
+        if actor.careful and actor.row is not None and actor.row >= trouble.start:
+            in_hand = self._image_id(unit.shard, actor.row)
+        if in_hand is not None and in_hand == trouble.suspect:
+            trouble.skip, trouble.suspect, trouble.fruitless = (*trouble.skip, in_hand), None, 0
             self.reporter.note(
-                f"{unit.specialist} {unit.shard}: image {killer} kills the process; it is left out"
+                f"{unit.specialist} {unit.shard}: image {in_hand} kills the process; it is left out"
             )
         else:
-            trouble.start = actor.row
-            self.reporter.note(
-                f"{unit.specialist} {unit.shard}: its actor died; the shard is tried again ({message})"
-            )
-        if trouble.deaths >= _MOST_DEATHS:
-            self._give_up(unit, f"its actor died {trouble.deaths} times")
+            trouble.suspect = in_hand
+            if not actor.careful:
+                trouble.start = actor.row or 0
+            self.reporter.note(f"{unit.specialist} {unit.shard}: its actor died; the shard is tried again")
+            log.debug("%s", message)
+        if trouble.fruitless >= _FRUITLESS_DEATHS:
+            self._give_up(unit, f"its actor died {trouble.deaths} times, and no one image is to blame")
         else:
             self.ready[unit.specialist].appendleft(unit.shard)
 

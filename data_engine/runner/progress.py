@@ -33,14 +33,18 @@ class StageProgress:
     annotations: int = 0
     seconds: float = 0.0
     started: float | None = None
+    ended: float | None = None
     skipped_images: int = 0
+    said: bool = False
 
     @property
     def rate(self) -> float:
-        """Images per second since the stage's first unit started."""
+        """Images per second from the stage's first unit to its last, or until now."""
         if self.started is None:
             return 0.0
-        return (self.images - self.skipped_images) / max(1e-3, time.monotonic() - self.started)
+        return (self.images - self.skipped_images) / max(
+            1e-3, (self.ended or time.monotonic()) - self.started
+        )
 
     @property
     def line(self) -> str:
@@ -138,6 +142,8 @@ class Reporter:
             return
         self._last = now
         for name, stage in self.stages.items():
+            if stage.images >= stage.total and stage.ended is None:
+                stage.ended = now
             if self._bars is not None:
                 self._bars.update(
                     self._tasks[name],
@@ -145,5 +151,6 @@ class Reporter:
                     count=f"{stage.images:,}/{stage.total:,}",
                     line=stage.line,
                 )
-            elif stage.started is not None:
+            elif stage.started is not None and not stage.said:
+                stage.said = stage.ended is not None
                 log.info("%s %s/%s images, %s", name, f"{stage.images:,}", f"{stage.total:,}", stage.line)
