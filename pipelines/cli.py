@@ -177,12 +177,13 @@ def draw(
         list[str] | None, typer.Option(help="Only these sources; may be given several times.")
     ] = None,
     images: Annotated[int, typer.Option(help="How many images, from the first on.", min=1, max=400)] = 6,
+    kept: Annotated[bool, typer.Option("--kept", help="Leave out what the filters dropped.")] = False,
 ) -> None:
     """Draw the first images with what was said about them, as one picture."""
     from data_engine.dataset import Dataset
     from pipelines.draw import draw_dataset
 
-    shown = draw_dataset(Dataset.open(dataset), output, sources=source, images=images)
+    shown = draw_dataset(Dataset.open(dataset), output, sources=source, images=images, kept=kept)
     _say(f"{output}: {shown} images")
 
 

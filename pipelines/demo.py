@@ -23,6 +23,11 @@ _MADE = """
     FROM annotations GROUP BY ALL ORDER BY source, kind, granularity
 """
 
+_ASK = (
+    "SELECT text, count(*) FROM regions WHERE source = 'detector' GROUP BY 1 ORDER BY 2 DESC",
+    "SELECT source, dropped_by, count(*) FROM verdicts GROUP BY ALL ORDER BY ALL",
+)
+
 
 def run_demo(folder: Path, count: int, seed: int, *, reporter: Reporter, say: Callable[[str], None]) -> None:
     """Draw scenes, ingest and annotate them, filter, and say how good the result is and what to open.
@@ -49,12 +54,10 @@ def run_demo(folder: Path, count: int, seed: int, *, reporter: Reporter, say: Ca
     say(f"4. filtered: {funnel.seen:,} statements, kept {funnel.kept:,}, dropped {dropped}")
     _say_quality(dataset, say)
     picture = folder / "scenes.png"
-    draw_dataset(dataset, picture, sources=[*recipe.specialists], images=6)
+    draw_dataset(dataset, picture, sources=[*recipe.specialists], images=6, kept=True)
     say(f"Look at {picture}, or ask:")
-    say(
-        f"  fde sql {url} \"SELECT text, count(*) FROM regions WHERE source = 'detector' GROUP BY 1 ORDER BY 2 DESC\""
-    )
-    say(f'  fde sql {url} "SELECT source, dropped_by, count(*) FROM verdicts GROUP BY ALL ORDER BY ALL"')
+    for query in _ASK:
+        say(f'  fde sql {url} "{query}"')
 
 
 def _say_quality(dataset: Dataset, say: Callable[[str], None]) -> None:

@@ -12,13 +12,22 @@ from data_engine.dataset import Dataset
 from data_engine.errors import DatasetError
 from data_engine.runner.pictures import read_pictures
 from data_engine.scenes.sheet import contact_sheet
+from data_engine.shards import read_table
 from data_engine.storage import storage_errors
 
 
 def draw_dataset(
-    dataset: Dataset, output: Path, *, sources: Sequence[str] | None = None, images: int = 6
+    dataset: Dataset,
+    output: Path,
+    *,
+    sources: Sequence[str] | None = None,
+    images: int = 6,
+    kept: bool = False,
 ) -> int:
-    """Write one PNG with the first images; returns how many. Raises DatasetError for an unknown source."""
+    """Write one PNG with the first images; returns how many. Raises DatasetError for an unknown source.
+
+    `kept` leaves out what the filters dropped; without verdicts nothing is left out.
+    """
     have = dataset.sources()
     for source in sources or ():
         if source not in have:
@@ -37,7 +46,8 @@ def draw_dataset(
     said: dict[str, pa.Table] = {}
     for shard in {shard for shard, _ in pictures}:
         there = [s for s in sources or have if dataset.store.exists(f"annotations/{s}/{shard}.parquet")]
-        said[shard] = pa.concat_tables(dataset.annotations(s, shard) for s in there) if there else None
+        table = pa.concat_tables(dataset.annotations(s, shard) for s in there) if there else None
+        said[shard] = _kept(dataset, shard, table) if kept and table is not None else table
     tiles = []
     for shard, image in pictures:
         table = said[shard]
@@ -46,3 +56,13 @@ def draw_dataset(
     with storage_errors(str(output)):
         contact_sheet(tiles).save(output)
     return len(tiles)
+
+
+def _kept(dataset: Dataset, shard: str, said: pa.Table) -> pa.Table:
+    for round_ in dataset.store.folders("verdicts"):
+        name = f"verdicts/{round_}/{shard}.parquet"
+        if dataset.store.exists(name):
+            verdicts = read_table(dataset.store, name, ["annotation_id", "kept"])
+            dropped = verdicts.filter(pc.invert(verdicts["kept"]))["annotation_id"]
+            said = said.filter(pc.invert(pc.is_in(said["annotation_id"], dropped.combine_chunks())))
+    return said

@@ -21,13 +21,9 @@ def reasons() -> set[str]:
     for package in ("data_engine", "specialists"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
-                if (
-                    isinstance(node, ast.Call)
-                    and isinstance(node.func, ast.Name)
-                    and node.func.id == "ImageError"
-                ):
-                    if node.args and isinstance(node.args[0], ast.Constant):
-                        found.add(node.args[0].value)
+                called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id
+                if called == "ImageError" and node.args and isinstance(node.args[0], ast.Constant):
+                    found.add(node.args[0].value)
     return found
 
 
