@@ -26,6 +26,9 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff"}
 MAX_PIXELS = 89_478_485
 """Pillow's own decompression-bomb limit: 256 MiB of RGB. Its warning above it is our refusal."""
 
+_open = PIL.Image.open
+"""Bound here, before a model library can put its own in its place (ultralytics does)."""
+
 _ORIENTATION = 0x0112
 
 
@@ -110,7 +113,7 @@ def _opened(data: bytes) -> PIL.Image.Image:
     if not data:
         raise ImageError("empty", "the file is empty")
     try:
-        image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
+        image = _open(io.BytesIO(data), formats=FORMATS)
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise ImageError("too_large", str(error)) from error
     except PIL.UnidentifiedImageError as error:

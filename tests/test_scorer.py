@@ -36,9 +36,13 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_toy_clip(tmp_path_factory.mktemp("clip"))
+
+
+def save_toy_clip(path: Path) -> Path:
+    """A small CLIP with random weights, in the form that open_clip downloads."""
     from safetensors.torch import save_file
 
-    path = tmp_path_factory.mktemp("clip")
     torch.manual_seed(0)
     model = open_clip.CLIP(**{**CONFIG, "vision_cfg": dict(CONFIG["vision_cfg"])})
     # As the library initialises them, all pictures and all texts would look alike.
