@@ -7,6 +7,7 @@
     │   └── NewerFormatError     3  it was written by a newer version
     ├── QueryError               3  the SQL is wrong, or is not a query
     ├── StorageError             4  a disk or an object store refused: full, read-only, unreachable
+    ├── ClusterError             4  the Ray cluster cannot be reached
     ├── SpecialistError          5  a specialist cannot be used at all
     │   ├── ModelLoadError       5  its weights are missing or unusable
     │   └── MissingPackageError  5  a package that it needs is not installed
@@ -60,6 +61,10 @@ class QueryError(FdeError):
 
 
 class StorageError(FdeError):
+    exit_code = 4
+
+
+class ClusterError(FdeError):
     exit_code = 4
 
 

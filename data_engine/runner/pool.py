@@ -17,13 +17,15 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_engine.dataset import Dataset
-from data_engine.errors import DatasetError, FdeError, MissingPackageError, SpecialistError
+from data_engine.errors import ClusterError, DatasetError, FdeError, MissingPackageError, SpecialistError
 from data_engine.recipe import Recipe, SpecialistPart
 from data_engine.runner.plan import Plan, Stage, Unit
 from data_engine.runner.progress import Reporter
@@ -73,24 +75,43 @@ def connect(address: str | None) -> tuple[ModuleType, bool]:
     The second value says whether the cluster is ours to stop. Raises MissingPackageError without Ray.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    where = address or os.environ.get("RAY_ADDRESS")
+    if where and where != "local" and _has_token():
+        # Ray 2.60 turns this on by itself for the cluster it starts, but not for one that it joins.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ModuleNotFoundError as error:
         raise MissingPackageError.of("ray", "ray") from error
     if ray.is_initialized():
         return ray, False
-    where = address or os.environ.get("RAY_ADDRESS")
     try:
         if where and where != "local":
+            _check_reachable(where)
             ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise FdeError(
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ClusterError(
             f"cannot reach the Ray cluster at {where or 'this machine'}: {' '.join(str(error).split())[:300]}",
-            "check --address and RAY_ADDRESS, or run with --runner inline",
+            "check --address, RAY_ADDRESS, and RAY_AUTH_TOKEN where the cluster wants one; or use --runner inline",
         ) from error
     return ray, True
+
+
+def _has_token() -> bool:
+    return bool(
+        os.environ.get("RAY_AUTH_TOKEN")
+        or os.environ.get("RAY_AUTH_TOKEN_PATH")
+        or (Path.home() / ".ray" / "auth_token").is_file()
+    )
+
+
+def _check_reachable(address: str) -> None:
+    """Ray's own client ends the whole process where nobody listens; this raises OSError instead."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 class RayRun:
