@@ -19,8 +19,8 @@ from pipelines.filter import filter_dataset
 from pipelines.recipe_files import find_recipe
 
 _MADE = """
-    SELECT source, kind, granularity, count(*) AS n, avg(score) AS score
-    FROM annotations GROUP BY ALL ORDER BY source, kind, granularity
+    SELECT source, kind, CASE WHEN mask IS NOT NULL THEN 'mask' ELSE granularity END AS what, count(*) AS n
+    FROM annotations GROUP BY ALL ORDER BY ALL
 """
 
 _ASK = (
@@ -45,10 +45,7 @@ def run_demo(folder: Path, count: int, seed: int, *, reporter: Reporter, say: Ca
     done = annotate(dataset, recipe, runner="inline", reporter=reporter)
     say(f"3. annotated by {', '.join(recipe.specialists)} in {done.seconds:.1f} s; rows by source:")
     for row in sql(dataset, _MADE).to_pylist():
-        score = "" if row["score"] is None else f", mean score {row['score']:.2f}"
-        say(
-            f"     {row['source']:<9} {row['kind']:<7} {row['granularity'] or 'mask':<14} {row['n']:>6,}{score}"
-        )
+        say(f"     {row['source']:<9} {row['kind']:<7} {row['what'] or '':<14} {row['n']:>6,}")
     funnel = filter_dataset(dataset, recipe)
     dropped = ", ".join(f"{n:,} by {name}" for name, n in funnel.dropped.items()) or "none"
     say(f"4. filtered: {funnel.seen:,} statements, kept {funnel.kept:,}, dropped {dropped}")

@@ -58,7 +58,7 @@ def test_every_command_works_in_the_order_shown(tmp_path, tmp_path_factory):
             )
             continue
         if command.startswith("pip install"):
-            (extras,) = re.findall(r"'florence-data-engine\[(.*)\]'", command)
+            (extras,) = re.findall(r"'\.\[(.*)\]'", command)
             known = importlib.metadata.metadata("florence-data-engine").get_all("Provides-Extra")
             assert set(extras.split(",")) <= set(known)
             continue

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,9 @@ def address():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     ray = str(Path(sys.executable).with_name("ray"))
+    # Sockets' paths may have 107 characters at most, so no folder of pytest's; and in Ray's own default
+    # folder it would stay behind as the machine's current cluster.
+    folder = tempfile.mkdtemp(prefix="fde", dir="/tmp")
     options = [
         "--num-cpus=2",
         "--num-gpus=1",
@@ -44,7 +49,7 @@ def address():
         "--block",
     ]
     head = subprocess.Popen(
-        [ray, "start", "--head", f"--port={port}", *options],
+        [ray, "start", "--head", f"--port={port}", f"--temp-dir={folder}", *options],
         cwd=ROOT,
         env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN},
         stdout=subprocess.PIPE,
@@ -57,6 +62,7 @@ def address():
     head.stdout.read()
     head.stdout.close()
     head.wait(timeout=60)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])

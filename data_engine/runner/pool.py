@@ -90,7 +90,10 @@ def connect(address: str | None) -> tuple[ModuleType, bool]:
             _check_reachable(where)
             ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            # Without "local" Ray would join whichever cluster was last started on this machine.
+            ray.init(
+                address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+            )
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"cannot reach the Ray cluster at {where or 'this machine'}: {' '.join(str(error).split())[:300]}",
