@@ -10,7 +10,7 @@ from data_engine.dataset import Dataset
 from data_engine.errors import ModelLoadError, SpecialistError
 from data_engine.ingest.run import ingest
 from data_engine.query import sql
-from data_engine.runner.pool import connect
+from data_engine.runner.cluster import connect
 from data_engine.runner.progress import Reporter
 from pipelines.annotate import annotate
 from tests.test_runner_inline import ask, part, recipe

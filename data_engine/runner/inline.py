@@ -9,7 +9,7 @@ from data_engine.errors import DatasetError
 from data_engine.recipe import Recipe
 from data_engine.runner.plan import Plan
 from data_engine.runner.progress import Reporter
-from data_engine.runner.work import Beat, Done, Worker
+from data_engine.runner.work import Worker
 
 
 def run_inline(plan: Plan, recipe: Recipe, dataset: Dataset, reporter: Reporter) -> None:
@@ -29,14 +29,7 @@ def run_inline(plan: Plan, recipe: Recipe, dataset: Dataset, reporter: Reporter)
                 continue
             try:
                 for event in worker.run(shard):
-                    match event:
-                        case Beat():
-                            progress.images += event.images
-                            progress.failures += event.failures
-                        case Done():
-                            progress.units_done += 1
-                            progress.annotations += event.annotations
-                            progress.seconds += event.seconds
+                    progress.count(event)
                     reporter.tick()
             except DatasetError as error:
                 # A damaged input shard costs its own units; the rest of the data set is still served.

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from data_engine.runner.work import Beat, Done
+
 if TYPE_CHECKING:
     from rich.progress import Task, TaskID
 
@@ -53,6 +55,16 @@ class StageProgress:
         left = (self.total - self.images) / self.rate if self.rate else 0.0
         eta = "done" if self.images >= self.total else f"{_clock(left)} left"
         return f"{self.rate:,.1f} images/s, {eta}, {self.failures:,} failures"
+
+    def count(self, event: Beat | Done) -> None:
+        match event:
+            case Beat():
+                self.images += event.images
+                self.failures += event.failures
+            case Done():
+                self.units_done += 1
+                self.annotations += event.annotations
+                self.seconds += event.seconds
 
     def skip(self, units: int, images: int) -> None:
         self.units_skipped += units
