@@ -10,6 +10,7 @@ from data_engine.ingest.run import ingest
 from data_engine.quality.detection import average_precision
 from data_engine.quality.text import text_quality
 from data_engine.query import sql
+from data_engine.recipe import Recipe
 from data_engine.runner.progress import Reporter
 from data_engine.scenes.write import make_scenes
 from data_engine.storage import storage_errors
@@ -49,7 +50,7 @@ def run_demo(folder: Path, count: int, seed: int, *, reporter: Reporter, say: Ca
     funnel = filter_dataset(dataset, recipe)
     dropped = ", ".join(f"{n:,} by {name}" for name, n in funnel.dropped.items()) or "none"
     say(f"4. filtered: {funnel.seen:,} statements, kept {funnel.kept:,}, dropped {dropped}")
-    _say_quality(dataset, say)
+    _say_quality(dataset, recipe, say)
     picture = folder / "scenes.png"
     draw_dataset(dataset, picture, sources=[*recipe.specialists], images=6, kept=True)
     say(f"Look at {picture}, or ask:")
@@ -57,13 +58,15 @@ def run_demo(folder: Path, count: int, seed: int, *, reporter: Reporter, say: Ca
         say(f'  fde sql {url} "{query}"')
 
 
-def _say_quality(dataset: Dataset, say: Callable[[str], None]) -> None:
-    boxes = average_precision(dataset, "detector", "truth", threshold=0.4)
-    lines = text_quality(dataset, "ocr", "truth", threshold=0.6)
-    say("5. against the truth of the scenes:")
-    say(
-        f"     detector  AP {boxes.ap:.3f}, AP50 {boxes.ap50:.3f}; F1 {boxes.f1:.3f} (score from 0.4, IoU 0.5)"
-    )
+def _say_quality(dataset: Dataset, recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Boxes over all scores (AP) and, as the lines of text, at the score from which the recipe keeps them."""
+    least = {
+        name: float(part.args["minimum"]) for name, part in recipe.filters.items() if "minimum" in part.args
+    }
+    boxes = average_precision(dataset, "detector", "truth", threshold=least["low-score"])
+    lines = text_quality(dataset, "ocr", "truth", threshold=least["unsure-text"])
+    say("5. what was kept, against the truth of the scenes:")
+    say(f"     detector  AP {boxes.ap:.3f}, AP50 {boxes.ap50:.3f}; F1 {boxes.f1:.3f} at IoU 0.5")
     say(
         f"     ocr       lines found {lines.located.recall:.3f}, read exactly {lines.exact.recall:.3f}; "
         f"precision {lines.exact.precision:.3f}"
