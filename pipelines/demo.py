@@ -65,9 +65,11 @@ def _say_quality(dataset: Dataset, recipe: Recipe, say: Callable[[str], None]) -
     }
     boxes = average_precision(dataset, "detector", "truth", threshold=least["low-score"])
     lines = text_quality(dataset, "ocr", "truth", threshold=least["unsure-text"])
-    say("5. what was kept, against the truth of the scenes:")
-    say(f"     detector  AP {boxes.ap:.3f}, AP50 {boxes.ap50:.3f}; F1 {boxes.f1:.3f} at IoU 0.5")
+    say("5. against the truth of the scenes:")
     say(
-        f"     ocr       lines found {lines.located.recall:.3f}, read exactly {lines.exact.recall:.3f}; "
-        f"precision {lines.exact.precision:.3f}"
+        f"     detector  AP {boxes.ap:.3f}, AP50 {boxes.ap50:.3f} of all boxes; F1 {boxes.f1:.3f} of those kept (IoU 0.5)"
+    )
+    say(
+        f"     ocr       lines found {lines.located.recall:.3f}, read exactly {lines.exact.recall:.3f}, "
+        f"precision {lines.exact.precision:.3f}, of those kept"
     )

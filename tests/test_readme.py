@@ -106,7 +106,7 @@ def test_a_small_demo_ends_with_its_quality(tmp_path):
         text=True,
         check=True,
     )
-    found = re.search(r"AP (0\.\d+), AP50 (0\.\d+); F1 (0\.\d+)", done.stdout)
+    found = re.search(r"AP (0\.\d+), AP50 (0\.\d+) of all boxes; F1 (0\.\d+)", done.stdout)
     assert found is not None and float(found[2]) > 0.8 and float(found[3]) > 0.8, done.stdout
     asked = re.findall(r"^  fde sql (\S+) \"(.*)\"$", done.stdout, re.MULTILINE)
     assert len(asked) == 2
