@@ -296,6 +296,10 @@ def _ingest(
     _say(
         f"ingested {summary.images:,} images{names} in {summary.shards} shards{labels}, {summary.seconds:.1f} s"
     )
+    if summary.left_out:
+        _say(f"left out: {', '.join(f'{count:,} {what}' for what, count in summary.left_out.items())}")
+    if summary.ignored:
+        _say(f"ignored {summary.ignored:,} files that are no images")
     if summary.failures:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(summary.failures.items()))
         _say(

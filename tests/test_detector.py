@@ -347,7 +347,6 @@ def average_precision(truth: dict[str, Any], rows: list[dict[str, Any]]) -> floa
     return float(evaluation.stats[0])
 
 
-@pytest.mark.slow
 def test_average_precision_on_photos_is_that_of_the_library_run_image_by_image(shared: Path) -> None:
     pytest.importorskip("faster_coco_eval")
     weights = str(shared / "weights" / "yolo26n.pt")

@@ -147,7 +147,7 @@ def _already(
     if identity.fingerprint(options) != info.fingerprint:
         raise DatasetError(
             f"{source} has changed since it was ingested into {url}",
-            "a data set is never changed: ingest into another folder",
+            "a data set is never changed: ingest into another folder, or go on without naming the source",
         )
     store.delete_folder(FOLDER)  # left by a run that was stopped after its last step but one
     images = read_provenances(store, [f"images/{name}" for name in store.files("images")])
