@@ -62,3 +62,27 @@ def test_the_command_reference_is_what_help_prints():
     if os.environ.get("FDE_WRITE_DOCS"):
         target.write_text(page)
     assert target.read_text() == page, "write it anew with: FDE_WRITE_DOCS=1 make test"
+
+
+def test_the_recipe_page_shows_every_key_and_its_example_is_sound():
+    from data_engine.recipe import FilterPart, Recipe, SpecialistPart, Where, read_recipe
+
+    page = (DOCS / "recipes.md").read_text()
+    example = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    recipe = read_recipe(example[1], "docs/recipes.md")
+    for model in (Recipe, SpecialistPart, FilterPart, Where):
+        for key in set(model.model_fields) - {"folder"}:
+            assert re.search(rf"^ *{key}:", example[1], re.MULTILINE), key
+    assert recipe.specialists and recipe.filters
+
+
+def test_the_recipe_page_names_every_class_that_a_recipe_can_use():
+    from data_engine.entry_point import signature
+
+    named = set(re.findall(r"`((?:specialists|filters)\.\w+:\w+)`", (DOCS / "recipes.md").read_text()))
+    for use in named:
+        assert signature(use) is not None
+    modules = {use.split(":")[0] for use in named}
+    filters = {f"filters.{p.stem}" for p in (ROOT / "filters").glob("*.py") if p.stem != "__init__"}
+    assert filters <= modules

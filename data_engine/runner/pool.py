@@ -226,10 +226,11 @@ class RayRun:
                     actor.unit = actor.stream = None
                 else:  # Ray ends the stream of an actor that died between two of its messages
                     self._died(actor, "its stream ended early")
-            except self.ray.exceptions.RayActorError as error:
-                self._died(actor, " ".join(str(error).split())[:300])
             except self.ray.exceptions.RayTaskError as error:
                 self._refused(actor, error)
+            except self.ray.exceptions.RayError as error:
+                # Died, out of the node's memory, or out of reach: all the same to its unit.
+                self._died(actor, " ".join(str(error).split())[:300])
 
     def _event(self, actor: _Actor, event: Beat | Done) -> None:
         self.reporter.stages[actor.stage].count(event)
@@ -257,7 +258,7 @@ class RayRun:
     # Trouble.
 
     def _died(self, actor: _Actor, message: str) -> None:
-        self.actors.remove(actor)
+        self._dismiss(actor)  # one that is only out of reach would keep its resources
         if actor.loading is not None:
             self.failed_loads[actor.stage] += 1
             if self.failed_loads[actor.stage] >= _LOADS_TRIED:
