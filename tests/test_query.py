@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from data_engine.ingest.run import ingest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -18,6 +17,7 @@ from rich.console import Console
 from data_engine.annotation import Annotation, AnnotationRows
 from data_engine.dataset import Dataset
 from data_engine.errors import QueryError
+from data_engine.ingest.run import ingest
 from data_engine.query import VIEWS, connect, run, sql
 from data_engine.query_output import print_table, printable, write_rows
 from tests.toy_sources import write_pictures

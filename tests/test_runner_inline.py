@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from data_engine.ingest.run import ingest
 
 from data_engine.dataset import Dataset
 from data_engine.errors import IncompleteError, ModelLoadError, RecipeError, SpecialistError
+from data_engine.ingest.run import ingest
 from data_engine.query import sql
 from data_engine.recipe import Recipe, SpecialistPart
 from data_engine.runner.progress import Reporter
