@@ -19,7 +19,7 @@ help:
 	.uv/bin/python -m pip install --quiet uv==$(UV_VERSION)
 
 .venv/ready: requirements.lock pyproject.toml | $(filter .uv/bin/uv,$(UV))
-	@echo "setting up .venv with everything in requirements.lock (about 7 GB on Linux)"
+	@echo "setting up .venv with everything in requirements.lock (6.4 GB on Linux)"
 	$(UV) venv --quiet --no-python-downloads --allow-existing --python $(PYTHON) .venv
 	$(UV) pip install --quiet --python .venv --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python .venv --no-deps --editable .

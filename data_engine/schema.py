@@ -120,4 +120,4 @@ RUNS = pa.schema(
         pa.field("version", pa.string(), nullable=False),
     ]
 )
-"""One row per stage of each invocation that did work."""
+"""One row per stage of each invocation that did work; `seconds` is the whole invocation's, by the clock."""

@@ -22,7 +22,7 @@ from data_engine.runner.progress import Reporter, StageProgress
 Runner = Literal["auto", "inline", "ray"]
 
 _INLINE_IMAGES = 300
-"""Below this a run in one process ends before a Ray cluster would have started (about 15 seconds)."""
+"""With fewer images to look at, starting a Ray cluster (about 10 seconds) is not worth it."""
 
 
 @dataclass

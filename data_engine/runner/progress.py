@@ -33,7 +33,6 @@ class StageProgress:
     units_skipped: int = 0
     units_failed: int = 0
     annotations: int = 0
-    seconds: float = 0.0
     started: float | None = None
     ended: float | None = None
     skipped_images: int = 0
@@ -64,7 +63,6 @@ class StageProgress:
             case Done():
                 self.units_done += 1
                 self.annotations += event.annotations
-                self.seconds += event.seconds
 
     def skip(self, units: int, images: int) -> None:
         self.units_skipped += units

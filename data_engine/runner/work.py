@@ -40,7 +40,6 @@ class Done:
     images: int
     failures: int
     annotations: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +75,11 @@ class Worker:
         With `careful`, a Beat is yielded *before* each picture from `careful.start` on is read, so that
         whoever consumes the beats knows which picture was in hand when the process died.
         """
-        started = time.monotonic()
         rows = AnnotationRows(self.name)
         said = self._said(shard)
         failures: list[dict[str, Any]] = []
         tried = refused = seen = told_images = told_failures = 0
-        last_beat = started
+        last_beat = time.monotonic()
         batches = self._pictures(shard, careful)
         while True:
             if careful is not None and seen >= careful.start:
@@ -123,7 +121,7 @@ class Worker:
         }
         self.dataset.write_annotations(self.name, shard, table, provenance)
         yield Beat(seen - told_images, len(failures) - told_failures, seen)
-        yield Done(seen, len(failures), table.num_rows, time.monotonic() - started)
+        yield Done(seen, len(failures), table.num_rows)
 
     def _pictures(self, shard: str, careful: Careful | None) -> Iterator[list[Picture]]:
         if careful is None:
