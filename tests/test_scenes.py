@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import itertools
 import json
 import re
 from collections import Counter, defaultdict
@@ -20,24 +21,30 @@ from data_engine.annotation import Annotation, AnnotationRows
 from data_engine.errors import ImageError, NewerFormatError, RecipeError, SourceError, StorageError
 from data_engine.image import decode, inspect
 from data_engine.ingest import scenes as scenes_format
-from data_engine.scenes.language import captions
+from data_engine.scenes.backgrounds import Background
+from data_engine.scenes.draw import stamp
+from data_engine.scenes.english import NUMBERS, article, plural
+from data_engine.scenes.language import Described, Told, captions, noun
 from data_engine.scenes.layout import MIN_VISIBLE
+from data_engine.scenes.optics import Optics
 from data_engine.scenes.scene import Scene, make_scene
 from data_engine.scenes.shapes import shape
 from data_engine.scenes.sheet import contact_sheet
-from data_engine.scenes.world import CLASS_NAMES, COLOURS, KINDS, NUMBERS, SIGN, SIZES, TONES, article, plural
+from data_engine.scenes.world import PLAIN, PRETRAINING, SIZES, TARGET, WORLDS, World, find_world
 from data_engine.scenes.write import as_dicts, from_dicts, make_scenes
 
 # pycocotools' decode still has NumPy 1's __array__.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 WORLD = settings(max_examples=40, deadline=None)
-places = st.tuples(st.integers(0, 2**31), st.integers(0, 10**6))
+places = st.tuples(st.integers(0, 2**31), st.integers(0, 10**6), st.sampled_from(list(WORLDS.values())))
+Place = tuple[int, int, World]
 sizes = st.sampled_from([(320, 240), (240, 320), (128, 128), (97, 211), (480, 360)])
 
 
-def scene_at(place: tuple[int, int], size: tuple[int, int] = (320, 240)) -> Scene:
-    return make_scene(*place, size)
+def scene_at(place: Place, size: tuple[int, int] = (320, 240)) -> Scene:
+    seed, index, world = place
+    return make_scene(seed, index, size, world)
 
 
 def mask_of(a: Annotation) -> np.ndarray:
@@ -61,7 +68,7 @@ def phrases(scene: Scene) -> list[Annotation]:
 
 @WORLD
 @given(places, sizes)
-def test_the_same_place_gives_the_same_scene(place: tuple[int, int], size: tuple[int, int]) -> None:
+def test_the_same_place_gives_the_same_scene(place: Place, size: tuple[int, int]) -> None:
     one, other = scene_at(place, size), scene_at(place, size)
     assert one.pixels.shape == (size[1], size[0], 3)
     assert one.pixels.dtype == np.uint8
@@ -76,7 +83,7 @@ def test_neighbouring_scenes_differ() -> None:
 
 @WORLD
 @given(places, sizes)
-def test_boxes_are_the_bounds_of_their_masks(place: tuple[int, int], size: tuple[int, int]) -> None:
+def test_boxes_are_the_bounds_of_their_masks(place: Place, size: tuple[int, int]) -> None:
     scene = scene_at(place, size)
     masks = [a for a in scene.annotations if a.mask is not None]
     for a in masks:
@@ -93,35 +100,46 @@ def test_boxes_are_the_bounds_of_their_masks(place: tuple[int, int], size: tuple
 
 @WORLD
 @given(places, sizes)
-def test_every_thing_keeps_most_of_itself_in_view(place: tuple[int, int], size: tuple[int, int]) -> None:
+def test_every_thing_keeps_most_of_itself_in_view(place: Place, size: tuple[int, int]) -> None:
     layout = scene_at(place, size).layout
-    assert 1 <= sum(thing.kind != SIGN for thing in layout.things) <= 6
+    assert 1 <= sum(thing.kind != place[2].sign for thing in layout.things) <= 12
     for index, thing in enumerate(layout.things):
-        whole = int(thing.stamp.solid.sum())
-        assert (layout.owner == index).sum() >= MIN_VISIBLE * whole
+        assert (layout.owner == index).sum() >= MIN_VISIBLE * thing.whole
         assert thing.x >= 0
         assert thing.x + thing.stamp.width <= size[0]
         assert thing.y >= 0
         assert thing.y + thing.stamp.height <= size[1]
+        # What an edge cuts off reaches that edge, and what it does not is whole.
+        whole = thing.stamp.solid.sum() == thing.whole
+        assert whole != bool(thing.cut)
+        if thing.cut:
+            reach = {"left": thing.x == 0, "top": thing.y == 0}
+            reach["right"] = thing.x + thing.stamp.width == size[0]
+            reach["bottom"] = thing.y + thing.stamp.height == size[1]
+            assert reach[thing.cut[0]]
 
 
 @WORLD
 @given(places)
-def test_a_mask_covers_the_colour_that_its_words_say(place: tuple[int, int]) -> None:
-    # The named colour (but for a little jitter, and apart from shaded parts) is seen under the mask.
+def test_a_mask_covers_the_colour_that_its_words_say(place: Place) -> None:
+    # Under the mask of a plain thing its named colour is seen, but for a little jitter, shades and the light.
     scene = scene_at(place)
     described = [a for a in scene.annotations if a.kind == "region" and a.granularity == "brief"]
     for a, thing in zip(described, scene.layout.things, strict=True):
-        *_, colour, kind = str(a.text).split()
-        assert (colour, kind) == (thing.colour, thing.kind)
+        surface = "" if thing.surface == PLAIN else thing.surface
+        assert a.text == noun(place[2], thing.kind, thing.colour, surface, thing.size)
+        if thing.surface != PLAIN or thing.kind == place[2].sign:
+            continue
         child = next(m for m in scene.annotations if m.mask is not None and m.parent is a.parent)
-        away = np.linalg.norm(scene.pixels[mask_of(child)] - np.array(COLOURS[colour], dtype=float), axis=1)
-        assert (away < 30).mean() > 0.25
+        light = np.array(scene.optics.tint) * scene.optics.exposure
+        expected = np.array(place[2].colours[thing.colour], dtype=float) * light
+        away = np.linalg.norm(scene.pixels[mask_of(child)] - expected, axis=1)
+        assert np.quantile(away, 0.25) < 75
 
 
 @WORLD
 @given(places, sizes)
-def test_spans_spell_their_phrases(place: tuple[int, int], size: tuple[int, int]) -> None:
+def test_spans_spell_their_phrases(place: Place, size: tuple[int, int]) -> None:
     scene = scene_at(place, size)
     assert {a.parent.granularity for a in phrases(scene)} == {"brief", "detailed", "more_detailed"}
     for a in phrases(scene):
@@ -133,9 +151,7 @@ def test_spans_spell_their_phrases(place: tuple[int, int], size: tuple[int, int]
 
 @WORLD
 @given(places, sizes)
-def test_a_phrase_has_a_row_for_every_thing_that_its_words_fit(
-    place: tuple[int, int], size: tuple[int, int]
-) -> None:
+def test_a_phrase_has_a_row_for_every_thing_that_its_words_fit(place: Place, size: tuple[int, int]) -> None:
     scene = scene_at(place, size)
     boxes: dict[tuple[str, tuple[int, int]], list[tuple[float, ...]]] = defaultdict(list)
     for a in phrases(scene):
@@ -144,7 +160,9 @@ def test_a_phrase_has_a_row_for_every_thing_that_its_words_fit(
         words = caption[slice(*span)].lower().split()
         fits = []
         for thing, region in zip(scene.layout.things, regions(scene), strict=True):
-            known = {thing.kind, plural(thing.kind), thing.colour, thing.size, "a", "an", "the", *NUMBERS}
+            known = {
+                thing.kind, plural(thing.kind), thing.colour, thing.size, thing.surface, "a", "an", "the", *NUMBERS,
+            }  # fmt: skip
             if set(words) <= known:
                 fits.append(tuple(region.box))
         assert Counter(found) == Counter(fits)
@@ -157,10 +175,12 @@ def test_a_phrase_has_a_row_for_every_thing_that_its_words_fit(
 
 @WORLD
 @given(places, sizes)
-def test_every_noun_phrase_about_things_has_its_rows(place: tuple[int, int], size: tuple[int, int]) -> None:
+def test_every_noun_phrase_about_things_has_its_rows(place: Place, size: tuple[int, int]) -> None:
     # Outside of quoted text, each kind that a caption names lies in exactly one phrase's span.
     scene = scene_at(place, size)
-    nouns = "|".join(sorted({k for kind in CLASS_NAMES for k in (plural(kind), kind)}, key=len, reverse=True))
+    nouns = "|".join(
+        sorted({k for kind in place[2].class_names for k in (plural(kind), kind)}, key=len, reverse=True)
+    )
     for text in scene.annotations[:3]:
         spans = {a.span for a in phrases(scene) if a.parent is text}
         quoted = [m.span() for m in re.finditer(r'"[^"]*"', text.text)]
@@ -172,7 +192,7 @@ def test_every_noun_phrase_about_things_has_its_rows(place: tuple[int, int], siz
 
 @WORLD
 @given(places, sizes)
-def test_the_longer_captions_name_every_thing(place: tuple[int, int], size: tuple[int, int]) -> None:
+def test_the_longer_captions_name_every_thing(place: Place, size: tuple[int, int]) -> None:
     scene = scene_at(place, size)
     every = Counter(tuple(a.box) for a in regions(scene)).keys()
     for granularity in ("detailed", "more_detailed"):
@@ -186,7 +206,7 @@ def test_the_longer_captions_name_every_thing(place: tuple[int, int], size: tupl
 
 @WORLD
 @given(places)
-def test_stated_relations_hold(place: tuple[int, int]) -> None:
+def test_stated_relations_hold(place: Place) -> None:
     # Of two single things said to stand left, right, above or below, the centres of the boxes agree.
     scene = scene_at(place)
     centre = {
@@ -207,12 +227,15 @@ def test_stated_relations_hold(place: tuple[int, int]) -> None:
                     assert ay < by
                 elif between == " is below ":
                     assert ay > by
+                elif match := re.fullmatch(r" is to the (upper|lower) (left|right) of ", between):
+                    assert (ay < by) == (match[1] == "upper")
+                    assert (ax < bx) == (match[2] == "left")
 
 
 @WORLD
 @given(places, sizes)
 def test_parents_stand_before_their_children_and_rows_are_accepted(
-    place: tuple[int, int], size: tuple[int, int]
+    place: Place, size: tuple[int, int]
 ) -> None:
     scene = scene_at(place, size)
     rows = AnnotationRows("truth")
@@ -224,32 +247,33 @@ def test_parents_stand_before_their_children_and_rows_are_accepted(
     assert len(set(ids)) == len(ids)
 
 
-def with_signs(count: int) -> list[Scene]:
+def with_signs(count: int, world: World = PRETRAINING) -> list[Scene]:
     found: list[Scene] = []
     index = 0
     while len(found) < count:
-        scene = make_scene(77, index)
+        scene = make_scene(77, index, world=world)
         index += 1
         if any(thing.lines for thing in scene.layout.things):
             found.append(scene)
     return found
 
 
-def test_quads_enclose_the_ink_and_little_else() -> None:
-    for scene in with_signs(25):
-        said = [a for a in scene.annotations if a.granularity == "ocr" and a.kind == "region"]
-        signs = [thing for thing in scene.layout.things if thing.lines]
-        assert [a.text for a in said] == [line.text for sign in signs for line in sign.lines]
-        rest = iter(said)
-        for sign in signs:
-            ys, xs = np.nonzero(sign.ink > 25)
-            points = np.stack([xs + 0.5 + sign.x, ys + 0.5 + sign.y], axis=1)
+@pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
+def test_quads_enclose_the_ink_and_little_else(world: World) -> None:
+    for scene in with_signs(30, world):
+        said = {a.text: a for a in scene.annotations if a.granularity == "ocr" and a.kind == "region"}
+        bearers = [thing for thing in scene.layout.things if thing.lines]
+        assert sorted(said) == sorted({line.text for thing in bearers for line in thing.lines})
+        for bearer in bearers:
+            ys, xs = np.nonzero(bearer.ink > 25)
+            points = np.stack([xs + 0.5 + bearer.x, ys + 0.5 + bearer.y], axis=1)
             inside = np.zeros(len(points), dtype=bool)
-            for _ in sign.lines:
-                a = next(rest)
-                quad = np.array(a.quad).reshape(4, 2)
-                low, high = quad.min(axis=0), quad.max(axis=0)
-                assert np.allclose(a.box, [*low, *high], atol=0.011)
+            for line in bearer.lines:
+                quad = line.quad + (bearer.x, bearer.y)
+                if sum(other.text == line.text for thing in bearers for other in thing.lines) == 1:
+                    row = said[line.text]
+                    assert np.allclose(np.reshape(row.quad, (4, 2)), quad, atol=0.006)
+                    assert np.allclose(row.box, [*quad.min(axis=0), *quad.max(axis=0)], atol=0.011)
                 # Distances to the four sides, positive inside of a clockwise quad.
                 side = np.roll(quad, -1, axis=0) - quad
                 normal = np.stack([-side[:, 1], side[:, 0]], axis=1) / np.linalg.norm(side, axis=1)[:, None]
@@ -258,21 +282,37 @@ def test_quads_enclose_the_ink_and_little_else() -> None:
                 inside |= here
                 # On each side some ink comes within three pixels.
                 assert (distance[here].min(axis=0) < 3).all()
-                # The text reads from the first corner to the second: left to right, at most 15 degrees off.
-                assert side[0, 0] > 0
-                assert abs(side[0, 1]) <= side[0, 0] * np.tan(np.radians(15.1))
-                assert side[1, 1] > 0
+                # Corners go clockwise, and the text is longer than high unless it is a letter or two.
+                assert side[0, 0] * side[1, 1] > side[0, 1] * side[1, 0]
             assert inside.all()
+
+
+def test_writing_stands_upright_leaning_and_on_end() -> None:
+    turns = []
+    for scene in with_signs(150):
+        for thing in scene.layout.things:
+            for line in thing.lines:
+                across = line.quad[1] - line.quad[0]
+                turns.append(abs(np.degrees(np.arctan2(across[1], across[0]))))
+    turned = np.array(turns)
+    assert (turned < 1).mean() > 0.2
+    assert ((turned > 1) & (turned < 31)).mean() > 0.2
+    assert (turned > 89).any()
 
 
 def test_all_text_in_the_picture_is_one_row_and_stands_in_the_long_captions() -> None:
     for scene in with_signs(10):
         (whole,) = [a for a in scene.annotations if a.kind == "text" and a.granularity == "ocr"]
         lines = [line.text for thing in scene.layout.things for line in thing.lines]
-        assert whole.text == "\n".join(lines)
-        for line in lines:
-            assert line in scene.captions[1].text
-            assert line in scene.captions[2].text
+        assert sorted(whole.text.split("\n")) == sorted(lines)
+        assert whole.text.split("\n") == [
+            a.text for a in scene.annotations if a.kind == "region" and a.granularity == "ocr"
+        ]
+        for thing in scene.layout.things:
+            if thing.kind == "sign":
+                assert (
+                    " ".join(thing.lines[i].text for i in range(len(thing.lines))) in scene.captions[2].text
+                )
 
 
 def test_a_real_text_recogniser_reads_the_signs() -> None:
@@ -296,45 +336,119 @@ def test_capitals_on_signs_are_sixteen_pixels_high_or_more() -> None:
     for scene in with_signs(40):
         for sign in scene.layout.things:
             for line in sign.lines:
-                if line.text.isupper():
+                if line.text.isupper() and sign.kind == PRETRAINING.sign:
                     # The quad of capitals alone has one pixel of air above and below.
                     heights.append(np.linalg.norm(line.quad[3] - line.quad[0]) - 2)
     assert len(heights) > 5
     assert min(heights) >= 16
 
 
-def test_the_world_is_varied() -> None:
-    scenes = [make_scene(4, index) for index in range(300)]
+@pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
+def test_a_world_is_varied(world: World) -> None:
+    scenes = [make_scene(4, index, world=world) for index in range(400)]
     things = [thing for scene in scenes for thing in scene.layout.things]
-    assert {thing.kind for thing in things} == set(CLASS_NAMES)
-    assert {thing.colour for thing in things if thing.kind != SIGN} == set(COLOURS)
-    assert {thing.size for thing in things if thing.kind != SIGN} == set(SIZES)
-    assert {tone for scene in scenes for tone in scene.layout.background.tones} == set(TONES)
+    objects = [thing for thing in things if thing.kind != world.sign]
+    assert {thing.kind for thing in things} == set(world.class_names)
+    assert {thing.colour for thing in objects} == set(world.colours)
+    assert {thing.size for thing in objects} == set(SIZES)
+    assert {thing.surface for thing in objects} == {PLAIN, *world.textures, *world.materials}
+    assert {tone for scene in scenes for tone in scene.layout.background.tones} == set(world.tones)
+    assert {scene.layout.background.pattern for scene in scenes} == set(world.patterns)
+    assert {act.action for scene in scenes for act in scene.layout.acts} == set(world.actions)
+    assert {edge for thing in things for edge in thing.cut} == {"left", "right", "top", "bottom"}
+    assert {thing.kind for thing in objects if thing.lines} <= set(world.labelled)
+    assert sum(bool(thing.lines) for thing in objects) >= 5
+    assert {thing.facing for thing in objects if thing.kind in world.actors} == {"left", "right"}
     signed = sum(any(thing.lines for thing in scene.layout.things) for scene in scenes)
     assert 0.35 < signed / len(scenes) < 0.65
     assert any(scene.layout.hides for scene in scenes)
+    assert any(scene.layout.rows for scene in scenes)
+    assert any(scene.layout.background.clutter for scene in scenes)
+    assert any(scene.optics.blur for scene in scenes)
     openings = {scene.captions[0].text.split()[0] for scene in scenes}
     assert len(openings) >= 4
     assert max(Counter(scene.captions[1].text for scene in scenes).values()) < 5
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_the_worlds_share_neither_kinds_nor_colours_surfaces_grounds_or_verbs() -> None:
+    for part in (
+        "class_names",
+        "colours",
+        "textures",
+        "materials",
+        "tones",
+        "actions",
+        "hides",
+        "places",
+        "notices",
+    ):
+        assert not set(getattr(PRETRAINING, part)) & set(getattr(TARGET, part))
+    assert set(PRETRAINING.patterns) & set(TARGET.patterns) == {"plain"}
+    assert PRETRAINING.relations != TARGET.relations
+    with pytest.raises(RecipeError, match="did you mean 'target'"):
+        find_world("tarket")
+
+
+@WORLD
+@given(places)
+def test_actions_are_told_and_look_as_they_are_told(place: Place) -> None:
+    scene = scene_at(place)
+    for act in scene.layout.acts:
+        actor, thing = scene.layout.things[act.actor], scene.layout.things[act.object]
+        assert actor.kind in place[2].actors
+        ahead = 1 if actor.facing == "right" else -1
+        dx = (thing.x + thing.stamp.width / 2) - (actor.x + actor.stamp.width / 2)
+        foot, head = actor.y + actor.stamp.height, actor.y
+        match act.action.pose:
+            case "push" | "chase" | "kick":
+                assert dx * ahead > 0
+            case "pull":
+                assert dx * ahead < 0
+            case "carry" | "balance" | "hold":
+                assert thing.y + thing.stamp.height / 2 < head + actor.stamp.height / 2
+            case "jump":
+                assert thing.y > foot
+        names = {
+            " ".join(c.text[slice(*p.span)].split()[1:])
+            for c in scene.captions
+            for p in c.phrases
+            if p.things == (act.actor,)
+        }
+        if names:
+            words = (act.action.verb, f"is {act.action.doing}")
+            told = [c.text for c in scene.captions if any(word in c.text for word in words)]
+            single = all(
+                len(p.things) == 1 for c in scene.captions[1:] for p in c.phrases
+                if {act.actor, act.object} & set(p.things)
+            )  # fmt: skip
+            assert told or not single
+
+
+@pytest.mark.parametrize("kind", [kind for world in WORLDS.values() for kind in world.kinds])
 def test_a_shape_fills_its_square(kind: str) -> None:
     points = np.concatenate([layer.points for layer in shape(kind) if layer.paint == "fill"])
     assert np.abs(points).max() == pytest.approx(1)
 
 
-def test_no_two_kinds_have_the_same_outline() -> None:
-    from data_engine.scenes.draw import stamp
+@pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
+def test_no_two_kinds_look_the_same(world: World) -> None:
+    seen = {}
+    for kind in world.kinds:
+        drawn = stamp(kind, (200, 30, 30), PLAIN, 60, 0, False, np.random.default_rng(0))
+        picture = np.where(drawn.solid[..., None], drawn.rgb, 255.0)
+        seen[kind] = np.pad(picture, [(0, 64 - drawn.height), (0, 64 - drawn.width), (0, 0)])
+    for one, other in itertools.combinations(seen, 2):
+        assert np.abs(seen[one] - seen[other]).mean() > 4, (one, other)
 
-    masks = {}
-    for kind in KINDS:
-        solid = stamp(kind, (200, 30, 30), 60, 0).solid
-        masks[kind] = np.pad(solid, [(0, 64 - solid.shape[0]), (0, 64 - solid.shape[1])])
-    for i, one in enumerate(KINDS):
-        for other in KINDS[i + 1 :]:
-            both = (masks[one] & masks[other]).sum() / (masks[one] | masks[other]).sum()
-            assert both < 0.9, (one, other)
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
+def test_every_surface_can_be_seen_on_every_colour(world: World) -> None:
+    for colour in world.colours.values():
+        plain = stamp(world.kinds[0], colour, PLAIN, 60, 0, False, np.random.default_rng(0))
+        for surface in (*world.textures, *world.materials):
+            drawn = stamp(world.kinds[0], colour, surface, 60, 0, False, np.random.default_rng(0))
+            apart = np.abs(drawn.rgb - plain.rgb)[drawn.solid].mean()
+            assert apart > 2 or drawn.opacity < 1, (surface, colour)
 
 
 @pytest.mark.parametrize("size", [(95, 320), (320, 95), (5000, 320), (0, 0), (-5, 100)])
@@ -343,23 +457,37 @@ def test_sizes_that_make_no_scene_are_refused(size: tuple[int, int]) -> None:
         make_scene(0, 0, size)
 
 
-def test_captions_name_identical_things_together() -> None:
-    from data_engine.scenes.draw import Background
-    from data_engine.scenes.language import Described
+SHARP = Optics(1.0, (1.0, 1.0, 1.0), 0.0, 0.0, 0.0, 0.0, 90, None)
 
+
+def told(*things: Described) -> Told:
+    background = Background("plain", ("beige",), 0)
+    return Told(PRETRAINING, things, [], [], [], background, SHARP, 320, 240)
+
+
+def test_captions_name_identical_things_together() -> None:
     things = [
-        Described("star", "red", "small", (10, 10, 30, 30), 200),
-        Described("star", "red", "small", (200, 10, 220, 30), 200),
-        Described("star", "red", "large", (100, 100, 180, 180), 3000),
+        Described("star", "red", "small", PLAIN, (10, 10, 30, 30), 200),
+        Described("star", "red", "small", PLAIN, (200, 10, 220, 30), 200),
+        Described("star", "red", "large", PLAIN, (100, 100, 180, 180), 3000),
     ]
-    rng = np.random.default_rng(0)
-    brief, detailed, _ = captions(things, [], Background("plain", ("beige",)), 320, 240, rng)
+    brief, detailed, _ = captions(told(*things), np.random.default_rng(0))
     assert "three red stars" in brief.text.lower()
     assert "two small red stars" in detailed.text.lower()
     assert "a large red star" in detailed.text.lower()
     by_text = {detailed.text[slice(*p.span)].lower(): p.things for p in detailed.phrases}
     assert by_text["two small red stars"] == (0, 1)
     assert by_text["a large red star"] == (2,)
+
+
+def test_plain_and_medium_are_said_only_where_they_tell_things_apart() -> None:
+    plain = Described("star", "red", "medium", PLAIN, (10, 10, 60, 60), 900)
+    striped = Described("star", "red", "medium", "striped", (200, 10, 250, 60), 900)
+    _, alone, _ = captions(told(plain), np.random.default_rng(0))
+    assert "a red star" in alone.text.lower()
+    _, both, _ = captions(told(plain, striped), np.random.default_rng(0))
+    assert "a plain red star" in both.text.lower()
+    assert "a striped red star" in both.text.lower()
 
 
 # Folders
@@ -394,7 +522,7 @@ def test_making_scenes_again_replaces_manifest_and_truth(tmp_path: Path) -> None
     make_scenes(tmp_path, 2, seed=2, size=(128, 96))
     manifest = json.loads((tmp_path / "scenes.json").read_text())
     assert (manifest["count"], manifest["seed"], manifest["size"]) == (2, 2, [128, 96])
-    assert manifest["class_names"] == list(CLASS_NAMES)
+    assert manifest["class_names"] == list(PRETRAINING.class_names)
     assert len((tmp_path / "truth.jsonl").read_text().splitlines()) == 2
 
 
@@ -417,7 +545,7 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> N
 
 @WORLD
 @given(places)
-def test_annotations_survive_jsonl(place: tuple[int, int]) -> None:
+def test_annotations_survive_jsonl(place: Place) -> None:
     scene = scene_at(place)
     dicts = json.loads(json.dumps(as_dicts(scene.annotations)))
     back = from_dicts(dicts)
@@ -451,7 +579,7 @@ def test_ingest_gives_back_what_was_written(tmp_path: Path, monkeypatch: pytest.
         scene = make_scene(5, index)
         assert as_dicts(item.labels(inspect(data))) == as_dicts(scene.annotations)
         difference = np.abs(decode(data).astype(int) - scene.pixels)
-        assert difference.mean() < 4  # JPEG alone
+        assert difference.mean() < 7  # JPEG alone
 
 
 def test_a_unit_changes_with_its_scenes_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_engine.scenes.draw import Background
-from data_engine.scenes.world import NUMBERS, article, plural
-
-Box = tuple[float, float, float, float]
+from data_engine.scenes.backgrounds import Background
+from data_engine.scenes.english import NUMBERS, article, plural
+from data_engine.scenes.layout import Acted
+from data_engine.scenes.optics import Optics
+from data_engine.scenes.relations import Box, relation
+from data_engine.scenes.world import PLAIN, World
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,31 @@ class Described:
     kind: str
     colour: str
     size: str
+    surface: str
     box: Box
     area: int
     lines: tuple[str, ...] = ()
+    facing: str = ""
+    cut: tuple[str, ...] = ()
 
     @property
     def centre(self) -> tuple[float, float]:
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+
+@dataclass(frozen=True)
+class Told:
+    """All that there is to tell of a scene."""
+
+    world: World
+    things: Sequence[Described]
+    hides: Sequence[tuple[int, int]]
+    acts: Sequence[Acted]
+    rows: Sequence[tuple[int, ...]]
+    background: Background
+    optics: Optics
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,28 @@ class Caption:
     granularity: str
     text: str
     phrases: tuple[Phrase, ...]
+
+
+def noun(world: World, kind: str, colour: str = "", surface: str = "", size: str = "") -> str:
+    """Words in English order: size, texture, colour, material, kind. An empty word is left out."""
+    before = "" if surface in world.materials else surface
+    after = surface if surface in world.materials else ""
+    return " ".join(word for word in (size, before, colour, after, kind) if word)
+
+
+def description(world: World, thing: Described) -> str:
+    """Everything that can be said of what a thing is like: "small red star", "large blue wooden cup"."""
+    return noun(world, thing.kind, thing.colour, "" if thing.surface == PLAIN else thing.surface, thing.size)
+
+
+def captions(scene: Told, rng: np.random.Generator) -> list[Caption]:
+    """A brief, a detailed and a more detailed caption, in that order. The scene has a thing at least."""
+    teller = _Teller(scene, rng)
+    return [
+        _put_together("brief", teller.brief()),
+        _put_together("detailed", teller.detailed()),
+        _put_together("more_detailed", teller.more_detailed()),
+    ]
 
 
 @dataclass(frozen=True)
@@ -67,6 +109,7 @@ class _Group:
     things: tuple[int, ...]
     noun: str
     short: str  # the fewest words that still fit nothing else
+    row: bool
 
     @property
     def many(self) -> bool:
@@ -85,23 +128,6 @@ class _Group:
     def the(self) -> _Mention:
         """For example "the star" or "the red stars"."""
         return _Mention(f"the {plural(self.short) if self.many else self.short}", self.things)
-
-
-def captions(
-    things: Sequence[Described],
-    hides: Sequence[tuple[int, int]],
-    background: Background,
-    width: int,
-    height: int,
-    rng: np.random.Generator,
-) -> list[Caption]:
-    """A brief, a detailed and a more detailed caption, in that order. `things` is not empty."""
-    teller = _Teller(things, hides, background, width, height, rng)
-    return [
-        _put_together("brief", teller.brief()),
-        _put_together("detailed", teller.detailed()),
-        _put_together("more_detailed", teller.more_detailed()),
-    ]
 
 
 def _put_together(granularity: str, sentences: Sequence[_Sentence]) -> Caption:
@@ -141,48 +167,52 @@ _CELLS = {
 _COLUMNS = ("on the left side", "in the middle column", "on the right side")
 _ROWS = ("along the top", "across the middle", "along the bottom")
 
+_Slots = tuple[str, str, str]
+"""A colour, a surface and a size; an empty word is not said."""
+
 
 class _Teller:
-    def __init__(
-        self,
-        things: Sequence[Described],
-        hides: Sequence[tuple[int, int]],
-        background: Background,
-        width: int,
-        height: int,
-        rng: np.random.Generator,
-    ) -> None:
-        self.things = things
-        self.hides = hides
-        self.background = background
-        self.width, self.height = width, height
+    def __init__(self, scene: Told, rng: np.random.Generator) -> None:
+        self.scene = scene
+        self.things = scene.things
         self.rng = rng
+        self._rows = {frozenset(row) for row in scene.rows}
+        # For each word, the things that it is true of, as the bits of a number.
+        self._true_of: dict[str, int] = {}
+        for index, thing in enumerate(self.things):
+            for word in (thing.kind, thing.colour, thing.surface, thing.size):
+                self._true_of[word] = self._true_of.get(word, 0) | 1 << index
 
     # What is said
 
     def brief(self) -> list[_Sentence]:
-        """One sentence about the one to three most salient groups."""
-        groups = self._groups(lambda thing: (thing.kind, thing.colour))[:3]
+        """One sentence about what happens, or about the one to three most salient groups."""
+        groups = self._groups(lambda thing: (thing.kind, thing.colour, thing.surface))
+        action = self._action(groups)
+        if action and self.rng.random() < 0.8:
+            ending = [f" on {self._ground()}"] if self.rng.random() < 0.2 else []
+            return [[*action, *ending]]
+        groups = groups[:3]
         first, rest = groups[0], groups[1:]
         draw = self.rng.random()
         if len(groups) == 2 and draw < 0.5:
-            relation = self._relation(first, groups[1])
-            if relation:
-                return [[*self._with_text(first), f" {relation} ", *self._with_text(groups[1])]]
-        everything = _listed([self._with_text(group) for group in groups])
+            stands = self._relation(first, groups[1])
+            if stands:
+                return [[*self._introduced(first), f" {stands} ", *self._introduced(groups[1])]]
+        everything = _listed([self._introduced(group) for group in groups])
         if draw < 0.3:
             return [[*everything, f" on {self._ground()}"]]
         if draw < 0.55:
             return [[f"there {first.be} ", *everything]]
         if draw < 0.7 and rest:
-            others = _listed([self._with_text(group) for group in rest])
+            others = _listed([self._introduced(group) for group in rest])
             return [[first.some(), " with ", *others]]
         if draw < 0.85:
             return [["a picture of ", *everything]]
         return [everything]
 
     def detailed(self) -> list[_Sentence]:
-        """All things with their attributes, and how some of them stand to one another."""
+        """All things with their attributes, what happens, and how some of them stand to one another."""
         groups = self._groups(_identity)
         draw = self.rng.random()
         if draw < 0.35 and len(groups) > 1:
@@ -196,36 +226,31 @@ class _Teller:
             else:
                 told = [["on ", self._ground(), f" {groups[0].be} ", *everything]]
             told += self._relations(groups, most=2)
-        return told + self._signs(groups)
+        return told + self._happenings(groups) + self._writing(groups)
 
     def more_detailed(self) -> list[_Sentence]:
-        """Background, every thing's place, relations, what hides what, and what the signs say."""
+        """Ground and light, every thing's place, what happens, relations, what hides what, what is written."""
         groups = self._groups(_identity)
         opening: _Sentence = (
-            [f"the background is {self._ground_adjective()}"]
+            [f"the background is {self.scene.background.words()}"]
             if self.rng.random() < 0.5
             else [f"this is a drawing on {self._ground()}"]
         )
-        told = [opening]
+        told = [opening, *self._light()]
         for group in groups:
-            place = self._place(group)
-            texts = self._read(group)
-            if texts:
-                told.append([group.some(), f" {place} {'read' if group.many else 'reads'} {texts}"])
-                continue
-            draw = self.rng.random()
-            if draw < 0.4:
-                told.append([f"{place}, there {group.be} ", group.some()])
-            elif draw < 0.7:
-                told.append([f"{place} {group.be} ", group.some()])
-            else:
-                told.append([group.some(), f" {group.be} {place}"])
+            told.append(self._placed(group))
+        told += self._happenings(groups)
         told += self._relations(groups, most=3)
+        told += self._facings(groups)
         of = {index: group for group in groups for index in group.things}
-        for upper, lower in self.hides:
+        for upper, lower in self.scene.hides:
             above, below = of[upper], of[lower]
             if not above.many and not below.many:
-                told.append([above.the(), " partly hides ", below.the()])
+                told.append([above.the(), f" {self._pick(self.scene.world.hides)} ", below.the()])
+        for group in groups:
+            edges = self.things[group.things[0]].cut
+            if edges and not group.many:
+                told.append([f"the {edges[0]} edge cuts off part of ", group.the()])
         return told
 
     # How it is said
@@ -237,90 +262,149 @@ class _Teller:
             found.setdefault(key(thing), []).append(index)
         ordered = sorted(found.values(), key=lambda indices: -sum(self.things[i].area for i in indices))
         return [
-            _Group(tuple(indices), *self._nouns(self.things[indices[0]], tuple(indices)))
+            _Group(
+                tuple(indices),
+                *self._nouns(self.things[indices[0]], sum(1 << i for i in indices)),
+                frozenset(indices) in self._rows,
+            )
             for indices in ordered
         ]
 
-    def _nouns(self, thing: Described, group: tuple[int, ...]) -> tuple[str, str]:
-        """The full noun of a group and its shortest, both of which fit exactly the group."""
-        wordings = [
-            words
-            for words in (
-                (thing.kind,),
-                (thing.colour, thing.kind),
-                (thing.size, thing.kind),
-                (thing.size, thing.colour, thing.kind),
-            )
-            if all(words) and self._fits(words) == group
-        ]
-        coloured = [words for words in wordings if thing.colour in words]
-        # "medium" is only said where it tells two things apart.
-        full = coloured[0] if thing.size == "medium" else coloured[-1]
-        return " ".join(full), " ".join(wordings[0])
+    def _nouns(self, thing: Described, group: int) -> tuple[str, str]:
+        """The full noun of a group and its shortest, both of which fit exactly the group.
 
-    def _fits(self, words: tuple[str, ...]) -> tuple[int, ...]:
-        return tuple(
-            index
-            for index, thing in enumerate(self.things)
-            if all(word in (thing.size, thing.colour, thing.kind) for word in words)
-        )
+        "medium" and "plain" are only said where they tell two things apart.
+        """
+        colour, surface = thing.colour, thing.surface
+        wordings = [
+            slots
+            for slots in itertools.product(("", colour), ("", surface), ("", thing.size))
+            if self._fits(thing.kind, slots) == group
+        ]
+        silent = {PLAIN, "medium", ""}
+        telling = [slots for slots in wordings if slots[0]]
+
+        def rich(slots: _Slots) -> tuple[int, int]:
+            needless = sum(word in (PLAIN, "medium") for word in slots)
+            return -needless, sum(word not in silent for word in slots)
+
+        full = max(telling, key=rich)
+        short = min(wordings, key=lambda slots: sum(map(bool, slots)))
+        words = [noun(self.scene.world, thing.kind, *slots) for slots in (full, short)]
+        return words[0], words[1]
+
+    def _fits(self, kind: str, slots: _Slots) -> int:
+        true = self._true_of[kind]
+        for word in slots:
+            if word:
+                true &= self._true_of[word]
+        return true
+
+    def _pick(self, options: Sequence[str]) -> str:
+        return options[int(self.rng.integers(len(options)))]
 
     def _ground(self) -> str:
-        pattern, tones = self.background.pattern, self.background.tones
-        if pattern == "gradient":
-            return f"a background that fades from {tones[0]} to {tones[1]}"
-        return f"a {pattern} {tones[0]} background"
+        background = self.scene.background
+        if background.pattern == "gradient":
+            return f"a background that fades from {background.tones[0]} to {background.tones[1]}"
+        return f"a {background.words()} background"
 
-    def _ground_adjective(self) -> str:
-        pattern, tones = self.background.pattern, self.background.tones
-        if pattern == "gradient":
-            return f"a gradient between {tones[0]} and {tones[1]}"
-        return f"{pattern} {tones[0]}"
+    def _light(self) -> list[_Sentence]:
+        optics = self.scene.optics
+        told: list[_Sentence] = []
+        if optics.dim:
+            told.append(["the scene is dimly lit"])
+        if optics.lit_from:
+            told.append([f"light falls in from the {optics.lit_from}"])
+        if optics.blurry:
+            told.append(["the picture is blurry"])
+        if self.scene.background.clutter:
+            told.append(["small scraps lie around"])
+        return told
 
     def _read(self, group: _Group) -> str:
-        """The texts on a group's signs in quotes; empty for objects."""
+        """The texts on a group's signs in quotes; empty for things without."""
         texts = [" ".join(self.things[i].lines) for i in group.things if self.things[i].lines]
         return " and ".join(f'"{text}"' for text in texts)
 
-    def _with_text(self, group: _Group) -> _Sentence:
+    def _introduced(self, group: _Group) -> _Sentence:
         texts = self._read(group)
-        if not texts:
-            return [group.some()]
-        verb = "say" if group.many else "says"
-        return [group.some(), f" that {verb} {texts}"]
+        if texts and all(self.things[i].lines for i in group.things):
+            return [group.some(), f" that {'say' if group.many else 'says'} {texts}"]
+        if group.row:
+            return [group.some(), " in a row"]
+        return [group.some()]
 
-    def _signs(self, groups: Sequence[_Group]) -> list[_Sentence]:
+    def _placed(self, group: _Group) -> _Sentence:
+        """A sentence on where a group is, and what is written on it."""
+        place = self._place(group)
+        texts = self._read(group)
+        if texts and all(self.things[i].lines for i in group.things):
+            return [group.some(), f" {place} {'read' if group.many else 'reads'} {texts}"]
+        if group.row:
+            place = f"{place}, in a row"
+        draw = self.rng.random()
+        if draw < 0.4:
+            return [f"{place}, there {group.be} ", group.some()]
+        if draw < 0.7 and not group.row:
+            return [f"{place} {group.be} ", group.some()]
+        return [group.some(), f" {'stand' if group.many else 'stands'} {place}"]
+
+    def _writing(self, groups: Sequence[_Group]) -> list[_Sentence]:
         return [
             [group.the(), f" {'read' if group.many else 'reads'} {self._read(group)}"]
             for group in groups
-            if self._read(group)
+            if self._read(group) and all(self.things[i].lines for i in group.things)
+        ]
+
+    def _act(self, groups: Sequence[_Group]) -> tuple[_Group, Acted, _Group] | None:
+        """The first action whose actor and object are each a group of their own."""
+        of = {index: group for group in groups for index in group.things}
+        for act in self.scene.acts:
+            actor, thing = of[act.actor], of[act.object]
+            if not actor.many and not thing.many:
+                return actor, act, thing
+        return None
+
+    def _action(self, groups: Sequence[_Group]) -> _Sentence:
+        """For example "a red dog pushes a blue ball"; empty where nothing happens."""
+        found = self._act(groups)
+        if found is None:
+            return []
+        actor, act, thing = found
+        verb = act.action.verb if self.rng.random() < 0.6 else f"is {act.action.doing}"
+        return [actor.some(), f" {verb} ", thing.some()]
+
+    def _happenings(self, groups: Sequence[_Group]) -> list[_Sentence]:
+        """The same of things that were named before: "the dog pushes the ball"."""
+        found = self._act(groups)
+        if found is None:
+            return []
+        actor, act, thing = found
+        verb = act.action.verb if self.rng.random() < 0.5 else f"is {act.action.doing}"
+        return [[actor.the(), f" {verb} ", thing.the()]]
+
+    def _facings(self, groups: Sequence[_Group]) -> list[_Sentence]:
+        return [
+            [group.the(), f" faces {self.things[group.things[0]].facing}"]
+            for group in groups
+            if not group.many and self.things[group.things[0]].facing
         ]
 
     def _relation(self, a: _Group, b: _Group) -> str:
-        """Where all of `a` stand as seen from all of `b`; empty where that is not clear."""
-        ax, ay = np.array([self.things[i].centre for i in a.things]).T
-        bx, by = np.array([self.things[i].centre for i in b.things]).T
-        dx, dy = ax.mean() - bx.mean(), ay.mean() - by.mean()
-        clear = 0.08 * min(self.width, self.height)
-        if abs(dx) > 1.3 * abs(dy):
-            if ax.max() < bx.min() - clear:
-                return str(self.rng.choice(["to the left of", "left of"]))
-            if ax.min() > bx.max() + clear:
-                return str(self.rng.choice(["to the right of", "right of"]))
-        elif abs(dy) > 1.3 * abs(dx):
-            if ay.max() < by.min() - clear:
-                return "above"
-            if ay.min() > by.max() + clear:
-                return "below"
-        return ""
+        ours, theirs = ([self.things[i].box for i in group.things] for group in (a, b))
+        side = min(self.scene.width, self.scene.height)
+        return relation(self.scene.world.relations, ours, theirs, side, self.rng)
 
     def _relations(self, groups: Sequence[_Group], most: int) -> list[_Sentence]:
         """Sentences about pairs of neighbours in the order of salience."""
         told: list[_Sentence] = []
         for a, b in itertools.pairwise(groups):
-            relation = self._relation(a, b)
-            if relation and len(told) < most:
-                told.append([a.the(), f" {a.be} {relation} ", b.the()])
+            if len(told) == most:
+                break
+            stands = self._relation(a, b)
+            if stands:
+                told.append([a.the(), f" {a.be} {stands} ", b.the()])
         return told
 
     def _walk(self, groups: Sequence[_Group]) -> list[_Sentence]:
@@ -329,10 +413,10 @@ class _Teller:
         told: list[_Sentence] = [[f"there {first.be} ", first.some()]]
         known = [first]
         for group in groups[1:]:
-            for anchor in reversed(known):
-                relation = self._relation(group, anchor)
-                if relation:
-                    told.append([f"{relation} ", anchor.the(), f" {group.be} ", group.some()])
+            for anchor in reversed(known[-3:]):
+                stands = self._relation(group, anchor)
+                if stands:
+                    told.append([f"{stands} ", anchor.the(), f" {group.be} ", group.some()])
                     break
             else:
                 told.append([f"there {group.be} also ", group.some()])
@@ -353,8 +437,8 @@ class _Teller:
     def _cell(self, centre: tuple[float, float]) -> tuple[int, int]:
         """Column and row of nine equal cells."""
         x, y = centre
-        return min(2, int(3 * x / self.width)), min(2, int(3 * y / self.height))
+        return min(2, int(3 * x / self.scene.width)), min(2, int(3 * y / self.scene.height))
 
 
 def _identity(thing: Described) -> tuple[str, ...]:
-    return thing.kind, thing.colour, thing.size
+    return thing.kind, thing.colour, thing.surface, thing.size

@@ -1,27 +1,35 @@
 """One scene: its pixels, and everything that is true of it as annotations.
 
 The truth of a scene holds, in this order, so that parents stand before their children:
-- three texts (brief, detailed, more_detailed) and, where there are signs, all their text (ocr);
+- three texts (brief, detailed, more_detailed) and, where there is writing, all of it (ocr);
 - for each thing a region with its kind as text (`phrase`), a second region row with a description
-  ("small red star", `brief`) whose parent is the first, and a mask row whose parent is the first;
-- for each line of text on a sign a region (`ocr`) with its quad;
+  ("small striped red star", `brief`) whose parent is the first, and a mask row whose parent is the first;
+- for each line of text a region (`ocr`) with its quad;
 - for each phrase of each caption and each thing it stands for, a phrase row with the thing's box, and
   a mask row whose parent is that phrase row.
+
+Boxes and masks are of what is seen: neither what another thing hides nor what lies beyond the edge.
 """
 
 from __future__ import annotations
 
+import io
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pycocotools.mask
 
 from data_engine.annotation import Annotation
 from data_engine.errors import RecipeError
-from data_engine.scenes.draw import lay, paint_background
-from data_engine.scenes.language import Box, Caption, Described, captions
+from data_engine.scenes.backgrounds import paint_background
+from data_engine.scenes.draw import lay
+from data_engine.scenes.language import Caption, Described, Told, captions, description
 from data_engine.scenes.layout import Layout, random_layout
+from data_engine.scenes.optics import Optics, random_optics, taken
+from data_engine.scenes.world import PRETRAINING, World
 
 SOURCE = "truth"
 
@@ -30,16 +38,26 @@ MIN_SIDE, MAX_SIDE = 96, 4096
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """`pixels` is (height, width, 3) uint8, as drawn: a JPEG of it differs by its compression."""
+    """`pixels` is (height, width, 3) uint8, before compression: `jpeg` gives the stored file."""
 
     pixels: np.ndarray
+    world: World
     layout: Layout
+    optics: Optics
     captions: tuple[Caption, ...]
     annotations: tuple[Annotation, ...]
 
+    def jpeg(self) -> bytes:
+        """The picture as it is stored, in the scene's own quality."""
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(self.pixels).save(buffer, "JPEG", quality=self.optics.quality)
+        return buffer.getvalue()
 
-def make_scene(seed: int, index: int, size: tuple[int, int] = (320, 240)) -> Scene:
-    """Scene `index` of the world `seed`; `size` is (width, height) in pixels.
+
+def make_scene(
+    seed: int, index: int, size: tuple[int, int] = (320, 240), world: World = PRETRAINING
+) -> Scene:
+    """Scene `index` of the seed `seed` in a world; `size` is (width, height) in pixels.
 
     The same arguments give the same scene whatever else is made. Raises RecipeError for a size
     outside of `MIN_SIDE`..`MAX_SIDE`, or a negative seed or index.
@@ -52,73 +70,85 @@ def make_scene(seed: int, index: int, size: tuple[int, int] = (320, 240)) -> Sce
         )
     if seed < 0 or index < 0:
         raise RecipeError(f"there is no scene {index} of seed {seed}", "seed and index start at 0")
-    rng = np.random.default_rng([seed, index])
-    layout = random_layout(rng, width, height)
-    canvas = paint_background(layout.background, width, height, rng)
-    lay(canvas, [(thing.stamp, thing.x, thing.y) for thing in layout.things])
-    pixels = np.clip(canvas + np.float32(0.5), 0, 255, out=canvas).astype(np.uint8)
+    # Worlds share no scene: the name is part of what chance starts from.
+    rng = np.random.default_rng([seed, index, zlib.crc32(world.name.encode())])
+    optics = random_optics(width, height, rng)
+    layout = random_layout(world, rng, width, height)
+    canvas = paint_background(layout.background, world, width, height, rng)
+    lay(canvas, layout.extras)
+    lay(canvas, [(thing.stamp, thing.x, thing.y) for thing in layout.things], optics.shadow)
+    pixels = taken(canvas, optics, rng)
 
-    masks = layout.owner[..., None] == np.arange(len(layout.things), dtype=np.int16)
-    things = [
-        Described(
-            thing.kind,
-            thing.colour,
-            thing.size,
-            _bounds(masks[..., i]),
-            int(masks[..., i].sum()),
-            tuple(line.text for line in thing.lines),
+    masks = np.zeros((height, width, len(layout.things)), dtype=np.uint8, order="F")
+    things = []
+    for i, thing in enumerate(layout.things):
+        seen = layout.owner[thing.window] == i
+        masks[(*thing.window, i)] = seen
+        columns, rows = np.flatnonzero(seen.any(axis=0)), np.flatnonzero(seen.any(axis=1))
+        things.append(
+            Described(
+                thing.kind,
+                thing.colour,
+                thing.size,
+                thing.surface,
+                # In pixel edges: x1 and y1 are one past the last pixel.
+                (
+                    float(thing.x + columns[0]),
+                    float(thing.y + rows[0]),
+                    float(thing.x + columns[-1] + 1),
+                    float(thing.y + rows[-1] + 1),
+                ),
+                int(seen.sum()),
+                tuple(line.text for line in thing.lines),
+                thing.facing,
+                thing.cut,
+            )
         )
-        for i, thing in enumerate(layout.things)
-    ]
-    told = captions(things, layout.hides, layout.background, width, height, rng)
-    return Scene(pixels, layout, tuple(told), tuple(_truth(layout, things, masks, told)))
-
-
-def _bounds(mask: np.ndarray) -> Box:
-    """The box of a mask in pixel edges: x1 and y1 are one past the last pixel."""
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+    told = captions(
+        Told(world, things, layout.hides, layout.acts, layout.rows, layout.background, optics, width, height),
+        rng,
+    )
+    truth = tuple(_truth(world, layout, things, masks, told))
+    return Scene(pixels, world, layout, optics, tuple(told), truth)
 
 
 def _encoded(masks: np.ndarray) -> list[dict[str, Any]]:
-    """COCO RLE of masks (h, w, n)."""
+    """COCO RLE of masks (h, w, n), uint8 in Fortran's order."""
     return [
         {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")}
-        for rle in pycocotools.mask.encode(np.asfortranarray(masks, dtype=np.uint8))
+        for rle in pycocotools.mask.encode(masks)
     ]
 
 
 def _truth(
-    layout: Layout, things: list[Described], masks: np.ndarray, told: list[Caption]
+    world: World, layout: Layout, things: list[Described], masks: np.ndarray, told: list[Caption]
 ) -> list[Annotation]:
     rles = _encoded(masks)
     texts = [Annotation("text", c.text, c.granularity, source=SOURCE) for c in told]
     rows = [*texts]
-    written = [line for thing in things for line in thing.lines]
+    written = _in_reading_order(layout)
     if written:
-        rows.append(Annotation("text", "\n".join(written), "ocr", source=SOURCE))
+        rows.append(Annotation("text", "\n".join(text for text, _ in written), "ocr", source=SOURCE))
     for thing, rle in zip(things, rles, strict=True):
         region = Annotation("region", thing.kind, "phrase", box=thing.box, source=SOURCE)
-        words = " ".join(word for word in (thing.size, thing.colour, thing.kind) if word)
+        words = description(world, thing)
         rows += [
             region,
             Annotation("region", words, "brief", parent=region, box=thing.box, source=SOURCE),
             Annotation("region", parent=region, box=thing.box, mask=rle, source=SOURCE),
         ]
-    for placed in layout.things:
-        for line in placed.lines:
-            quad = line.quad + (placed.x, placed.y)
-            low, high = quad.min(axis=0), quad.max(axis=0)
-            rows.append(
-                Annotation(
-                    "region",
-                    line.text,
-                    "ocr",
-                    box=(*_rounded(low), *_rounded(high)),
-                    quad=_rounded(quad.reshape(-1)),
-                    source=SOURCE,
-                )
+    for words, quad in written:
+        low, high = quad.min(axis=0), quad.max(axis=0)
+        rows.append(
+            Annotation(
+                "region",
+                words,
+                "ocr",
+                box=(*_rounded(low), *_rounded(high)),
+                quad=_rounded(quad.reshape(-1)),
+                source=SOURCE,
             )
+        )
     for caption, text in zip(told, texts, strict=True):
         for phrase in caption.phrases:
             start, end = phrase.span
@@ -136,6 +166,12 @@ def _truth(
                     Annotation("phrase", parent=row, box=row.box, mask=rles[index], source=SOURCE),
                 ]
     return rows
+
+
+def _in_reading_order(layout: Layout) -> list[tuple[str, np.ndarray]]:
+    """Each line with its quad (4, 2) in the picture: panel by panel from the top, lines as they are read."""
+    bearers = sorted((thing for thing in layout.things if thing.lines), key=lambda thing: (thing.y, thing.x))
+    return [(line.text, line.quad + (thing.x, thing.y)) for thing in bearers for line in thing.lines]
 
 
 def _rounded(values: np.ndarray) -> tuple[float, ...]:

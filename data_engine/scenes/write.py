@@ -10,7 +10,6 @@ The same arguments give the same bytes (with the same build of Pillow's JPEG enc
 from __future__ import annotations
 
 import functools
-import io
 import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -18,21 +17,18 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
-
 from data_engine.annotation import Annotation
 from data_engine.errors import RecipeError
 from data_engine.scenes.scene import make_scene
-from data_engine.scenes.world import CLASS_NAMES
+from data_engine.scenes.world import PRETRAINING, World, find_world
 from data_engine.storage import storage_errors
 
-GENERATOR = 1
+GENERATOR = 2
 """Raised when the same seed no longer gives the same scenes."""
 
 FORMAT = "fde-scenes"
 MANIFEST, TRUTH, IMAGES = "scenes.json", "truth.jsonl", "images"
 
-_JPEG_QUALITY = 92
 _CHUNK = 100
 
 
@@ -43,8 +39,9 @@ def make_scenes(
     size: tuple[int, int] = (320, 240),
     start: int = 0,
     workers: int = 1,
+    world: World = PRETRAINING,
 ) -> None:
-    """Write scenes `start` to `start + count - 1` of a seed; `size` is (width, height) in pixels.
+    """Write scenes `start` to `start + count - 1` of a seed in a world; `size` is (width, height) in pixels.
 
     With several workers the scenes are drawn in as many processes. A manifest and truth that the
     folder already has are replaced. Raises RecipeError for arguments that make no scenes, and
@@ -60,16 +57,17 @@ def make_scenes(
         (folder / IMAGES).mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
         with (folder / TRUTH).open("w", encoding="utf-8", newline="\n") as truth:
-            for lines in _chunks(folder, count, seed, size, start, workers):
+            for lines in _chunks(folder, count, seed, size, start, workers, world):
                 truth.writelines(lines)
         manifest = {
             "format": FORMAT,
             "generator": GENERATOR,
+            "world": world.name,
             "count": count,
             "seed": seed,
             "start": start,
             "size": list(size),
-            "class_names": list(CLASS_NAMES),
+            "class_names": list(world.class_names),
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
@@ -133,10 +131,10 @@ def from_dicts(dicts: Sequence[dict[str, Any]]) -> list[Annotation]:
 
 
 def _chunks(
-    folder: Path, count: int, seed: int, size: tuple[int, int], start: int, workers: int
+    folder: Path, count: int, seed: int, size: tuple[int, int], start: int, workers: int, world: World
 ) -> Iterator[list[str]]:
     """Lines of truth, chunk by chunk and in order, while the images are written."""
-    draw = functools.partial(_draw, folder, seed, size)
+    draw = functools.partial(_draw, folder, seed, size, world.name)
     starts = range(start, start + count, _CHUNK)
     stops = [min(first + _CHUNK, start + count) for first in starts]
     if workers == 1 or len(starts) == 1:
@@ -147,13 +145,11 @@ def _chunks(
         yield from pool.map(draw, starts, stops)
 
 
-def _draw(folder: Path, seed: int, size: tuple[int, int], first: int, stop: int) -> list[str]:
+def _draw(folder: Path, seed: int, size: tuple[int, int], world: str, first: int, stop: int) -> list[str]:
     lines = []
     for index in range(first, stop):
-        scene = make_scene(seed, index, size)
-        buffer = io.BytesIO()
-        PIL.Image.fromarray(scene.pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY)
-        (folder / file_name(index)).write_bytes(buffer.getvalue())
+        scene = make_scene(seed, index, size, find_world(world))
+        (folder / file_name(index)).write_bytes(scene.jpeg())
         line = {
             "file": file_name(index),
             "width": size[0],
