@@ -110,7 +110,8 @@ def _darkness(
             noise = noise_window(rng, -(-y.size // grain) + 1, -(-x.size // grain) + 1)
             small = PIL.Image.fromarray(np.clip(noise * 90 + 128, 0, 255).astype(np.uint8))
             smooth = small.resize((x.size, y.size), PIL.Image.Resampling.BICUBIC)
-            return np.clip((np.asarray(smooth, dtype=np.float32) - 128) / 20 + 0.5, 0, 1)
+            dark: np.ndarray = np.clip((np.asarray(smooth, dtype=np.float32) - 128) / 20 + 0.5, 0, 1)
+            return dark
     raise KeyError(pattern)
 
 

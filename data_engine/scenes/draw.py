@@ -81,23 +81,32 @@ def stamp(
     low = outline.min(axis=0) - 1
     width, height = (math.ceil(v) for v in outline.max(axis=0) + 1 - low)
     size = (width * _OVERSAMPLE, height * _OVERSAMPLE)
-    alpha, tone = PIL.Image.new("L", size), PIL.Image.new("L", size, 128)
-    on_alpha, on_tone = PIL.ImageDraw.Draw(alpha), PIL.ImageDraw.Draw(tone)
-    for how, points in layers:
-        # Pillow addresses pixels by their centres: half a large pixel keeps the shape in place.
-        large = (points - low) * _OVERSAMPLE - 0.5
-        if how in ("shade", "light"):
-            polygon(on_tone, large, 0 if how == "shade" else 255)
-        else:
-            polygon(on_alpha, large, 255 if how == "fill" else 0)
-            polygon(on_tone, large, 128)
+    alpha = PIL.Image.new("L", size)
+    on_alpha = PIL.ImageDraw.Draw(alpha)
+    # Pillow addresses pixels by their centres: half a large pixel keeps the shape in place.
+    large = [(how, (points - low) * _OVERSAMPLE - 0.5) for how, points in layers]
+    for how, points in large:
+        if how in ("fill", "cut"):
+            polygon(on_alpha, points, 255 if how == "fill" else 0)
     rgb = surface(paint, colour, (height, width), extent, degrees, rng)
-    toned = np.asarray(tone.reduce(_OVERSAMPLE), dtype=np.float32)[..., None] / 127.5 - 1
-    dark, bright = np.maximum(-toned, 0) * np.float32(_SHADE), np.maximum(toned, 0) * np.float32(_LIGHT)
-    rgb = rgb * (1 - dark)
-    rgb += (255 - rgb) * bright
+    if any(how in ("shade", "light") for how, _ in large):
+        rgb = _toned(rgb, large, size)
+    rgb = np.broadcast_to(rgb, (height, width, 3))
     opacity = GLASS_OPACITY if paint == "glass" else 1.0
     return trimmed(Stamp(np.asarray(alpha.reduce(_OVERSAMPLE)), rgb, opacity))
+
+
+def _toned(rgb: np.ndarray, layers: Sequence[tuple[str, np.ndarray]], size: tuple[int, int]) -> np.ndarray:
+    """Darker in the shaded parts and lighter in the light ones, where nothing covers them."""
+    tone = PIL.Image.new("L", size, 128)
+    on_tone = PIL.ImageDraw.Draw(tone)
+    value = {"fill": 128, "cut": 128, "shade": 0, "light": 255}
+    for how, points in layers:
+        polygon(on_tone, points, value[how])
+    toned = np.asarray(tone.reduce(_OVERSAMPLE), dtype=np.float32)[..., None] / 127.5 - 1
+    rgb = rgb * (1 + np.minimum(toned, 0) * np.float32(_SHADE))
+    rgb += (255 - rgb) * (np.maximum(toned, 0) * np.float32(_LIGHT))
+    return rgb
 
 
 def trimmed(whole: Stamp) -> Stamp:

@@ -103,7 +103,7 @@ class _Part:
 def random_layout(world: World, rng: np.random.Generator, width: int, height: int) -> Layout:
     """One to eight objects and, in about half of the layouts, one or two signs above them."""
     background = random_background(world, rng)
-    signs = _signs(world, rng, width, height) if rng.random() < 0.5 else []
+    signs = _signs(world, rng, width, height) if rng.random() < 0.56 else []
     composer = _Composer(world, background, rng, width, height)
     floor = _Floor(width, height, signs)
     composer.fill(floor)
@@ -117,24 +117,14 @@ def random_layout(world: World, rng: np.random.Generator, width: int, height: in
 def _signs(world: World, rng: np.random.Generator, width: int, height: int) -> list[Placed]:
     placed: list[Placed] = []
     for _ in range(1 if rng.random() < 0.7 else 2):
-        for _ in range(_TRIES):
-            sign = random_sign(world, rng, min(width, height))
-            one = Placed(
-                world.sign,
-                sign.colour,
-                "",
-                PLAIN,
-                sign.stamp,
-                0,
-                0,
-                int(sign.stamp.solid.sum()),
-                sign.lines,
-                sign.ink,
-            )
-            room_x, room_y = width - sign.stamp.width, height - sign.stamp.height
-            if min(room_x, room_y) < 0 or sign.stamp.alpha.size > _MOST_OF_PICTURE * width * height:
-                continue
-            one = replace(one, x=int(rng.integers(room_x + 1)), y=int(rng.integers(room_y + 1)))
+        sign = random_sign(world, rng, min(width, height))
+        room_x, room_y = width - sign.stamp.width, height - sign.stamp.height
+        if min(room_x, room_y) < 0 or sign.stamp.alpha.size > _MOST_OF_PICTURE * width * height:
+            continue
+        whole = int(sign.stamp.solid.sum())
+        one = Placed(world.sign, sign.colour, "", PLAIN, sign.stamp, 0, 0, whole, sign.lines, sign.ink)
+        for x, y in rng.integers((0, 0), (room_x + 1, room_y + 1), (_TRIES, 2)).tolist():
+            one = replace(one, x=x, y=y)
             if not any(_near(one, other) for other in placed):
                 placed.append(one)
                 break
@@ -240,7 +230,7 @@ class _Composer:
         thing = replace(thing, x=staged.x, y=staged.y)
         ink = (70, 60, 52) if self._light_ground() else (206, 200, 190)
         extras = tuple(line_stamp(path, ink, max(1.0, self.side / 200)) for path in staged.lines)
-        things = (actor, thing)
+        things: tuple[Placed, ...] = (actor, thing)
         if rng.random() < 0.5:
             things, extras = _mirrored(things, extras)
         return _Part(things, extras, action)

@@ -74,8 +74,8 @@ def _painted(
         case "striped":
             return _wave(u, extent / 4.5, shift), contrast
         case "dotted":
-            period = np.float32(2 * math.pi / (extent / 4.2))
-            bumps = np.cos(u * period + shift) * np.cos(v * period)
+            often = np.float32(2 * math.pi / (extent / 4.2))
+            bumps = np.cos(u * often + shift) * np.cos(v * often)
             return _edge(bumps - 0.35, extent / 4.2 / 4), contrast
         case "checkered":
             a, b = _wave(u, extent / 3, shift), _wave(v, extent / 3, shift)
@@ -107,9 +107,8 @@ def _painted(
         case "glass":
             slant = (u - v) / np.float32(extent)
             gleam = np.exp(-(((slant - 0.25) * 14) ** 2)) + np.exp(-(((slant - 0.42) * 22) ** 2))
-            return np.minimum(gleam, 1).astype(np.float32) * np.float32(0.85), np.array(
-                (255, 255, 255), np.float32
-            )
+            white = np.array((255, 255, 255), np.float32)
+            return np.minimum(gleam, 1).astype(np.float32) * np.float32(0.85), white
         case "woolen":
             period = extent / 9
             rows = _wave(
