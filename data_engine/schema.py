@@ -11,6 +11,7 @@ FORMAT_VERSION = 1
 
 KINDS = ("text", "region", "phrase")
 TEXT_GRANULARITIES = ("brief", "detailed", "more_detailed", "class", "ocr")
+CHANGE = "change"
 REGION_GRANULARITIES = ("phrase", "brief", "noun_chunk", "ocr", "proposal")
 
 BOX = pa.list_(pa.float32(), 4)
@@ -71,6 +72,8 @@ ANNOTATIONS = pa.schema(
 - a phrase: kind `phrase`, `text`, the `span` that it fills in the text `parent_id`, and one `box`; a
   phrase with three boxes is three rows.
 - a mask: `mask` and its `box`, no `text`; kind of, and parent, the region or phrase it belongs to.
+- a change that the noise model made: kind of, and parent, the statement changed, granularity `change`,
+  `text` its name.
 - a score by a model that judges statements: `score` alone; kind of, and parent, the statement judged.
 
 `score` lies in 0..1 and is null where a source has none (people do not score)."""
