@@ -1,7 +1,7 @@
 """Weights of a YOLO in safetensors, and ultralytics imported so that it keeps to itself.
 
 ultralytics' own `.pt` files are pickles: reading one runs what it says. A file written here holds
-tensors and JSON only. The library (AGPL-3.0) is imported by this module and the detector alone.
+tensors and JSON only. The library (AGPL-3.0) is imported by files named `detector` alone.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def save_weights(model: Any, path: Path, metadata: Mapping[str, Any]) -> None:
     Raises SpecialistError for a model of another kind.
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     package = ultralytics()
     network = model.model if isinstance(model, package.YOLO) else model
@@ -111,7 +111,8 @@ def save_weights(model: Any, path: Path, metadata: Mapping[str, Any]) -> None:
             stored = half if torch.isfinite(half).all() else stored.float()
         tensors[name] = stored.contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, str(path), {"format": FORMAT, **{k: json.dumps(v) for k, v in facts.items()}})
+    # The library's own way of writing a file makes one that only its owner can read.
+    path.write_bytes(save(tensors, {"format": FORMAT, **{k: json.dumps(v) for k, v in facts.items()}}))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -157,6 +158,7 @@ def load_weights(path: Path) -> Any:
         raise _unreadable(path, error) from error
     network.task = task
     network.args = {**DEFAULT_CFG_DICT, "imgsz": imgsz, "task": task}
+    network.pt_path = str(path)  # where `export` writes its file: beside this one
     # A YOLO is made from a file only; this one is made from a description in the package.
     yolo = package.YOLO("yolo11n-seg.yaml" if task == "segment" else "yolo11n.yaml", task=task)
     yolo.model = network.eval()

@@ -262,10 +262,16 @@ def test_segmentation_weights_give_masks_of_the_images_size(tmp_path: Path) -> N
 # ultralytics exports with torch.jit, which torch 2.15 calls deprecated, and traces branches on purpose.
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-def test_an_exported_file_of_one_size_runs_image_by_image(toy: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "toy.safetensors"
+def test_an_exported_file_of_one_size_lies_beside_its_weights_and_runs_image_by_image(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, elsewhere = tmp_path / "weights" / "toy.safetensors", tmp_path / "elsewhere"
+    copy.parent.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
     copy.write_bytes(toy.read_bytes())
     path = load_weights(copy).export(format="torchscript", verbose=False)
+    assert Path(path) == copy.with_suffix(".torchscript") and list(elsewhere.iterdir()) == []
     images = pictures([(128, 96), (96, 128), (128, 128)])
     exported = Detector(path, confidence=0.2)
     found = exported(images, None)
