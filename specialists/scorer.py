@@ -96,6 +96,8 @@ class Scorer:
                 self.tokenizer: Any = open_clip.get_tokenizer(name)
         except FdeError:
             raise
+        except ImportError as error:  # a tokenizer or tower that another library runs
+            raise MissingPackageError.of(error.name or "transformers", "scorer") from error
         except Exception as error:
             shown = f"{name} {tag}" if tag else name
             raise ModelLoadError(
@@ -142,30 +144,40 @@ class Scorer:
         places = {place: row for row, place in enumerate(dict.fromkeys(pair.place for pair in pairs))}
         texts = {text: row for row, text in enumerate(dict.fromkeys(pair.text for pair in pairs))}
         with torch.inference_mode():
-            seen = torch.cat([self._image_features(images, part) for part in self._parts(list(places))])
-            read = torch.cat([self._text_features(part) for part in self._parts(list(texts))])
-            left = seen[[places[pair.place] for pair in pairs]]
-            right = read[[texts[pair.text] for pair in pairs]]
+            left = self.image_features(images, list(places))[[places[pair.place] for pair in pairs]]
+            right = self.text_features(list(texts))[[texts[pair.text] for pair in pairs]]
             similarities: list[float] = (left * right).sum(dim=1).clamp(0, 1).tolist()
         return similarities
 
-    def _parts(self, items: list[Any]) -> Iterator[list[Any]]:
+    def _parts(self, items: Sequence[Any]) -> Iterator[list[Any]]:
         for start in range(0, len(items), self.max_batch):
-            yield items[start : start + self.max_batch]
+            yield list(items[start : start + self.max_batch])
 
-    def _image_features(self, images: Sequence[Image], places: Sequence[Place]) -> Any:
+    def image_features(self, images: Sequence[Image], places: Sequence[Place]) -> Any:
+        """Features of length one of crops, a float32 tensor (crops, d) on the CPU; `places` is not empty."""
         import torch
 
-        whole = {i: images[i].pil for i in {i for i, _ in places}}
-        pixels = torch.stack([self.preprocess(whole[i].crop(crop)) for i, crop in places])
-        features = self.network.encode_image(pixels.to(self.device, self.dtype))
-        return torch.nn.functional.normalize(features.float(), dim=-1).cpu()
+        def encoded(part: list[Place]) -> Any:
+            whole = {i: images[i].pil for i in {i for i, _ in part}}
+            pixels = torch.stack([self.preprocess(whole[i].crop(crop)) for i, crop in part])
+            return self.network.encode_image(pixels.to(self.device, self.dtype))
 
-    def _text_features(self, texts: list[str]) -> Any:
+        with torch.inference_mode():
+            features = torch.cat([encoded(part) for part in self._parts(places)])
+            return torch.nn.functional.normalize(features.float(), dim=-1).cpu()
+
+    def text_features(self, texts: Sequence[str]) -> Any:
+        """Features of length one of texts, a float32 tensor (texts, d) on the CPU; `texts` is not empty."""
         import torch
 
-        features = self.network.encode_text(self.tokenizer(texts).to(self.device))
-        return torch.nn.functional.normalize(features.float(), dim=-1).cpu()
+        with torch.inference_mode():
+            features = torch.cat(
+                [
+                    self.network.encode_text(self.tokenizer(part).to(self.device))
+                    for part in self._parts(texts)
+                ]
+            )
+            return torch.nn.functional.normalize(features.float(), dim=-1).cpu()
 
 
 def crop_box(
