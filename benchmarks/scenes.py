@@ -1,6 +1,6 @@
 """How many scenes one core draws in a second, of each world, and what share of it compression takes.
 
-    python benchmarks/scenes.py [count]
+python benchmarks/scenes.py [count]
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from data_engine.ingest.run import IngestSummary
     from data_engine.recipe import Recipe
     from data_engine.runner.progress import Reporter
+    from pipelines.annotate import Runner
 
 app = typer.Typer(
     name="fde",
@@ -78,8 +79,6 @@ def annotate(
     from data_engine.errors import RecipeError
     from pipelines.annotate import annotate as run
 
-    if runner not in ("auto", "ray", "inline"):
-        raise RecipeError(f"--runner {runner!r} is none of auto, ray, inline", "choose one of them")
     if len(places) > 2:
         raise RecipeError(
             f"{len(places)} places given", "give one SOURCE and one DATASET, or a DATASET alone"
@@ -88,7 +87,7 @@ def annotate(
     url = places[-1]
     if len(places) == 2:
         _ingest(places[0], url, format_, embed, shard_size, workers)
-    summary = run(Dataset.open(url), chosen, runner=runner, address=address, reporter=_reporter())  # type: ignore[arg-type]
+    summary = run(Dataset.open(url), chosen, runner=_runner(runner), address=address, reporter=_reporter())
     for stage in summary.stages:
         done = f"{stage.units_done} shards done, {stage.units_skipped} already there"
         made = f"{stage.annotations:,} annotations" if stage.units_done else "nothing to do"
@@ -224,32 +223,70 @@ def recipe_check(recipe: Annotated[str, typer.Argument(metavar="NAME|FILE")]) ->
     _say(f"{chosen.name} is sound; specialists: {order}; filters: {', '.join(chosen.filters) or 'none'}")
 
 
+WorldOption = Annotated[str, typer.Option(help="pretraining or target.")]
+
+
 @scenes_app.command("make")
 def scenes_make(
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     count: Annotated[int, typer.Option(min=1)] = 200,
     seed: Annotated[int, typer.Option()] = 0,
     workers: Annotated[int, typer.Option(min=1)] = 1,
+    world: WorldOption = "pretraining",
 ) -> None:
     """Draw scenes and write their exact truth beside them."""
+    from data_engine.scenes.world import find_world
     from data_engine.scenes.write import make_scenes
 
-    make_scenes(folder, count, seed, workers=workers)
-    _say(f"{folder}: {count:,} scenes of seed {seed}; ingest them with: fde ingest {folder} DATASET")
-
-
-@scenes_app.command("train-detector")
-def scenes_train_detector(
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT.safetensors")],
-    minutes: Annotated[float, typer.Option(help="How long to train.", min=0.05)] = 6.0,
-    seed: Annotated[int, typer.Option()] = 0,
-) -> None:
-    """Train the scenes' toy detector from nothing and print its quality on unseen scenes."""
-    from specialists.detector_training import train
-
-    result = train(output, minutes=minutes, seed=seed)
+    make_scenes(folder, count, seed, workers=workers, world=find_world(world))
     _say(
-        f"{output}: mAP50 {result.map50:.3f}, mAP50-95 {result.map50_95:.3f} on {result.images} unseen scenes"
+        f"{folder}: {count:,} scenes of seed {seed}, {world} world; ingest them with: fde ingest {folder} DATASET"
+    )
+
+
+@scenes_app.command("train")
+def scenes_train(
+    model: Annotated[str, typer.Argument(help="detector, segmenter, scorer or florence2.")],
+    output: Annotated[Path, typer.Argument(help="A .safetensors file (YOLO), or a folder (the others).")],
+    minutes: Annotated[
+        float | None, typer.Option(help="How long to train; by default as long as the shipped one.", min=0.05)
+    ] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    world: WorldOption = "pretraining",
+    threads: Annotated[
+        int | None,
+        typer.Option(help="For PyTorch's arithmetic; by default as many as there are cores.", min=1),
+    ] = None,
+) -> None:
+    """Train one of the scenes' toy models from nothing, and print its quality on unseen scenes."""
+    from data_engine.scenes.world import find_world
+    from pipelines.scenes_training import train
+
+    for line in train(model, output, minutes, seed, find_world(world), threads):
+        _say(line)
+
+
+@scenes_app.command("evaluate")
+def scenes_evaluate(
+    folder: Annotated[Path, typer.Argument(help="Where to put the scenes and the data sets.")],
+    world: Annotated[
+        list[str] | None, typer.Option(help="pretraining, target; may be given twice. Both by default.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Scenes of each world.", min=1)] = 500,
+    seed: Annotated[int, typer.Option(help="Which scenes; models are trained on seeds from 1,000,000.")] = 0,
+    recipe: RecipeOption = "scenes",
+    runner: Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")] = "auto",
+) -> None:
+    """Measure every specialist of a recipe on unseen scenes, against their exact truth.
+
+    Running it again goes on where it stopped.
+    """
+    from data_engine.scenes.world import WORLDS, find_world
+    from pipelines.scenes_quality import compare
+
+    worlds = [find_world(name) for name in world or WORLDS]
+    compare(
+        folder, _recipe(recipe), worlds, count, seed, reporter=_reporter(), say=_say, runner=_runner(runner)
     )
 
 
@@ -262,6 +299,15 @@ def _root(
 
         _say(f"fde {__version__}")
         raise typer.Exit
+
+
+def _runner(name: str) -> Runner:
+    from data_engine.errors import RecipeError
+
+    match name:
+        case "auto" | "ray" | "inline":
+            return name
+    raise RecipeError(f"--runner {name!r} is none of auto, ray, inline", "choose one of them")
 
 
 def _recipe(name: str) -> Recipe:

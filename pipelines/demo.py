@@ -7,17 +7,16 @@ from pathlib import Path
 
 from data_engine.dataset import Dataset
 from data_engine.ingest.run import ingest
-from data_engine.quality.detection import average_precision
-from data_engine.quality.text import text_quality
 from data_engine.query import sql
-from data_engine.recipe import Recipe
 from data_engine.runner.progress import Reporter
+from data_engine.scenes.world import PRETRAINING
 from data_engine.scenes.write import make_scenes
 from data_engine.storage import storage_errors
 from pipelines.annotate import annotate
 from pipelines.draw import draw_dataset
 from pipelines.filter import filter_dataset
 from pipelines.recipe_files import find_recipe
+from pipelines.scenes_quality import figures, table
 
 _MADE = """
     SELECT source, kind, CASE WHEN mask IS NOT NULL THEN 'mask' ELSE granularity END AS what, count(*) AS n
@@ -35,11 +34,11 @@ def run_demo(folder: Path, count: int, seed: int, *, reporter: Reporter, say: Ca
 
     Running it again goes on where it stopped, and repeats what it says.
     """
-    scenes, url = folder / "scenes", str(folder / "dataset")
+    scenes, url, world = folder / "scenes", str(folder / "dataset"), PRETRAINING
     recipe = find_recipe("scenes")
     say(f"1. drawing {count:,} scenes (seed {seed}) into {scenes}")
     with storage_errors(str(scenes)):
-        make_scenes(scenes, count, seed)
+        make_scenes(scenes, count, seed, world=world)
     summary = ingest(str(scenes), url)
     say(f"2. ingested {summary.images:,} images, with their truth as the source 'truth', into {url}")
     dataset = Dataset.open(url)
@@ -48,28 +47,15 @@ def run_demo(folder: Path, count: int, seed: int, *, reporter: Reporter, say: Ca
     for row in sql(dataset, _MADE).to_pylist():
         say(f"     {row['source']:<9} {row['kind']:<7} {row['what'] or '':<14} {row['n']:>6,}")
     funnel = filter_dataset(dataset, recipe)
-    dropped = ", ".join(f"{n:,} by {name}" for name, n in funnel.dropped.items()) or "none"
-    say(f"4. filtered: {funnel.seen:,} statements, kept {funnel.kept:,}, dropped {dropped}")
-    _say_quality(dataset, recipe, say)
+    say(f"4. filtered {funnel.seen:,} statements:")
+    for name, dropped in funnel.dropped.items():
+        say(f"     {dropped:>8,} dropped by {name}")
+    say(f"     {funnel.kept:>8,} kept")
+    say("5. against the truth of the scenes:")
+    for line in table({world.name: figures(dataset, recipe)}):
+        say(f"   {line}")
     picture = folder / "scenes.png"
     draw_dataset(dataset, picture, sources=[*recipe.specialists], images=6, kept=True)
     say(f"Look at {picture}, or ask:")
     for query in _ASK:
         say(f'  fde sql {url} "{query}"')
-
-
-def _say_quality(dataset: Dataset, recipe: Recipe, say: Callable[[str], None]) -> None:
-    """Boxes over all scores (AP) and, as the lines of text, at the score from which the recipe keeps them."""
-    least = {
-        name: float(part.args["minimum"]) for name, part in recipe.filters.items() if "minimum" in part.args
-    }
-    boxes = average_precision(dataset, "detector", "truth", threshold=least["low-score"])
-    lines = text_quality(dataset, "ocr", "truth", threshold=least["unsure-text"])
-    say("5. against the truth of the scenes:")
-    say(
-        f"     detector  AP {boxes.ap:.3f}, AP50 {boxes.ap50:.3f} of all boxes; F1 {boxes.f1:.3f} of those kept (IoU 0.5)"
-    )
-    say(
-        f"     ocr       lines found {lines.located.recall:.3f}, read exactly {lines.exact.recall:.3f}, "
-        f"precision {lines.exact.precision:.3f}, of those kept"
-    )

@@ -17,11 +17,8 @@ import numpy as np
 
 from data_engine.annotation import Annotation
 from data_engine.image import Image, decode
-from data_engine.scenes.scene import Scene, make_scene
+from data_engine.scenes.scene import UNSEEN_SEED, Scene, make_scene
 from data_engine.scenes.world import PRETRAINING, World
-
-UNSEEN_SEED = 0
-"""Scenes of this seed measure the result of a training."""
 
 _AT_ONCE = 16
 

@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 
 from data_engine.image import decode
+from data_engine.scenes.scene import TRAINING_SEED
 from data_engine.scenes.world import World
 from data_engine.scenes.write import TRUTH, make_scenes
-
-TRAINING_SEED = 1_000_000
-"""Scenes of this seed and those above are for training."""
 
 MULTIPLE = 64
 """Padded pictures are as large: twice the network's largest stride, so that halved ones fit it too."""

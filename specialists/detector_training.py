@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from data_engine.errors import RecipeError
-from data_engine.scenes.scene import MIN_SIDE
+from data_engine.scenes.scene import MIN_SIDE, TRAINING_SEED, UNSEEN_SEED
 from data_engine.scenes.world import PRETRAINING, WORLDS, World
 from data_engine.scenes.write import GENERATOR
 from data_engine.storage import storage_errors
 from specialists.detector_card import write_card
 from specialists.detector_checkpoint import Run, restore, store
-from specialists.detector_quality import UNSEEN_SEED, Quality, evaluate
-from specialists.detector_scenes import MULTIPLE, TRAINING_SEED, Pictures, batches, draw, halved
+from specialists.detector_quality import Quality, evaluate
+from specialists.detector_scenes import MULTIPLE, Pictures, batches, draw, halved
 from specialists.detector_weights import TASKS, save_weights, ultralytics
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ import numpy as np
 
 from data_engine.errors import RecipeError
 from data_engine.image import Image
+from data_engine.scenes.scene import UNSEEN_SEED
 from data_engine.scenes.world import PRETRAINING, SIZES, World
 from specialists.scorer import Scorer, crop_box
-from specialists.scorer_scenes import UNSEEN_SEED, Thing, scenes
+from specialists.scorer_scenes import Thing, scenes
 
 
 @dataclass(frozen=True)

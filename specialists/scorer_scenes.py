@@ -12,14 +12,9 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from data_engine.scenes.scene import TRAINING_SEED
 from data_engine.scenes.world import World
 from data_engine.scenes.write import TRUTH, make_scenes
-
-TRAINING_SEED = 1_000_000
-"""Scenes of this seed and those above are for training."""
-
-UNSEEN_SEED = 0
-"""Scenes of this seed measure the result."""
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,14 @@ from typing import Any
 import numpy as np
 
 from data_engine.errors import MissingPackageError, RecipeError
+from data_engine.scenes.scene import TRAINING_SEED, UNSEEN_SEED
 from data_engine.scenes.world import PRETRAINING, WORLDS, World
 from data_engine.scenes.write import GENERATOR
 from data_engine.storage import storage_errors
 from specialists.scorer_card import card
 from specialists.scorer_pairs import PICTURES, SIDE, Pairs
 from specialists.scorer_quality import Quality, evaluate
-from specialists.scorer_scenes import TRAINING_SEED, UNSEEN_SEED, draw
+from specialists.scorer_scenes import draw
 from specialists.unicl import unicl_loss
 
 log = logging.getLogger(__name__)

@@ -14,12 +14,12 @@ import pytest
 from data_engine.annotation import Annotation
 from data_engine.errors import ModelLoadError, RecipeError, StorageError
 from data_engine.image import Image, decode
-from data_engine.scenes.scene import Scene, make_scene
+from data_engine.scenes.scene import TRAINING_SEED, Scene, make_scene
 from data_engine.scenes.world import PRETRAINING, TARGET
 from data_engine.scenes.write import GENERATOR
 from specialists.detector_card import card_text
 from specialists.detector_quality import Quality, evaluate, measure
-from specialists.detector_scenes import TRAINING_SEED, batches, draw, halved
+from specialists.detector_scenes import batches, draw, halved
 from specialists.detector_training import train
 from specialists.detector_weights import load_weights, read_metadata
 

@@ -45,7 +45,7 @@ def test_the_command_reference_is_what_help_prints():
     """Written by `FDE_WRITE_DOCS=1 make test`, held against --help otherwise."""
     commands = [[], ["ingest"], ["annotate"], ["filter"], ["sql"], ["eval"], ["draw"], ["demo"]]
     commands += [["recipe", "list"], ["recipe", "show"], ["recipe", "check"]]
-    commands += [["scenes", "make"], ["scenes", "train-detector"]]
+    commands += [["scenes", "make"], ["scenes", "train"], ["scenes", "evaluate"]]
     parts = ["# Command reference\n\nWhat `--help` prints, command by command.\n"]
     for command in commands:
         done = subprocess.run(

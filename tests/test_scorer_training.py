@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from data_engine.errors import MissingPackageError, RecipeError, StorageError
 from data_engine.image import Image
-from data_engine.scenes.scene import make_scene
+from data_engine.scenes.scene import TRAINING_SEED, make_scene
 from data_engine.scenes.world import PRETRAINING, TARGET, WORLDS
 from specialists.scorer import Scorer, crop_box
 from specialists.scorer_card import card
 from specialists.scorer_pairs import SIDE, Pairs, squashed
 from specialists.scorer_quality import evaluate, swaps
-from specialists.scorer_scenes import TRAINING_SEED, Picture, Thing, scenes
+from specialists.scorer_scenes import Picture, Thing, scenes
 from specialists.scorer_training import CARD, CONFIG, WEIGHTS, text_features, train
 from specialists.unicl import unicl_loss
 

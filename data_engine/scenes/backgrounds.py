@@ -102,7 +102,8 @@ def _darkness(
         case "tiled":
             side = period * 2
             across, down = _square_wave(x, side), _square_wave(y, side)
-            return across + down - 2 * across * down
+            tiles: np.ndarray = across + down - 2 * across * down
+            return tiles
         case "wavy":
             return _square_wave(y + period * np.sin(x / (period * np.float32(0.8))), period * np.float32(1.5))
         case "blotchy":

@@ -35,6 +35,12 @@ SOURCE = "truth"
 
 MIN_SIDE, MAX_SIDE = 96, 4096
 
+TRAINING_SEED = 1_000_000
+"""Models are trained on scenes of this seed and those above, so every seed below it is unseen."""
+
+UNSEEN_SEED = 0
+"""Scenes of this seed measure them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scene:
