@@ -1,0 +1,80 @@
+"""The model card of a Florence-2 that was trained on drawn scenes, written from the facts of its run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from specialists.florence2.prompts import TASKS
+
+_MEASURES = {
+    "detection_f1": "OD: F1 of boxes with their class, IoU 0.5",
+    "grounding_recall": "CAPTION_TO_PHRASE_GROUNDING: recall@1, IoU 0.5",
+    "attributes": "CAPTION: number, attributes and kind of every phrase are true",
+    "caption_exact": "CAPTION: the truth's own words (one of several true captions)",
+    "category": "REGION_TO_CATEGORY: exact",
+    "referring_iou": "REFERRING_EXPRESSION_SEGMENTATION: mean IoU of masks",
+    "writing_exact": "OCR: all writing of a scene exact",
+}
+
+
+def card(facts: dict[str, Any]) -> str:
+    """Markdown. `facts` is what `scenes_training.train` keeps in `training.json`."""
+    unseen = dict(facts["unseen"])
+    seed = unseen.pop("seed")
+    names = list(unseen)
+    table = "\n".join(
+        f"| {words} | {' | '.join(_share(unseen[name][measure]) for name in names)} |"
+        for measure, words in _MEASURES.items()
+    )
+    size = facts["dimensions"]
+    return f"""# scenes-florence2
+
+A small Florence-2 of drawn scenes (`data_engine/scenes`), trained from nothing. It answers all {len(TASKS)} prompts of
+the released models, so that the whole engine runs offline and is judged against exact truth. It knows
+nothing of photographs.
+
+- **Model**: transformers' `Florence2ForConditionalGeneration`, {facts["parameters"] / 1e6:.2f} million parameters in float16. Pictures
+  are resized to {size["side"]} x {size["side"]} pixels; DaViT stages of {_listed(size["embed_dim"])} channels, {_listed(size["depths"])} blocks; a language
+  model of {size["encoder_layers"]} + {size["decoder_layers"]} layers, {size["width"]} wide.
+- **Tokenizer**: a byte-level BPE of {facts["words"]} entries, trained on the scenes' texts, with Florence-2's marks and its
+  1,000 location tokens.
+- **Files**: a plain checkpoint folder, weights in safetensors; `training.json` holds the facts below.
+
+## Training
+
+- **Data**: {facts["data"]} (generator {facts["generator"]}), each drawn once and never again: {facts["steps"] * facts["scenes"]:,} scenes, with up
+  to {facts["tasks"]} prompts each. Seeds from 1,000,000 on are for training; every smaller seed is unseen.
+- **Run**: from random weights (seed {facts["seed"]}), {facts["steps"]:,} steps, AdamW, cosine, {facts["precision"]} arithmetic over float32
+  weights, exponential average. What makes so small a model learn to locate within an hour stands in
+  `scratch.py` and `locating.py`: initialisation, smooth location embeddings, soft location targets, and a dense
+  head that is thrown away.
+- **Hardware**: a machine of {facts["cpus"]} CPU cores, shared with other work; {facts["seconds"] / 60:.0f} minutes.
+- **Make it again**: `fde scenes train florence2 OUTPUT`.
+
+## Quality on unseen scenes
+
+Through `specialists.florence2:Florence2`, greedy decoding, {unseen[names[0]]["images"]} scenes of seed {seed} of each world, 320 x 240 pixels,
+the files as shipped. Prompts about a caption, a phrase or a region are given the truth.
+
+| measure | {" | ".join(f"{name} world" for name in names)} |
+|---|{"---|" * len(names)}
+{table}
+
+## Limits
+
+- It was trained on one world alone, and has no words for the things of another.
+- Writing is small at its input size: take an OCR for it.
+- Long captions repeat the patterns of the scenes' own language.
+
+## Licence
+
+Apache-2.0, like this project. transformers, whose classes it is built from, is Apache-2.0 too.
+"""
+
+
+def _share(value: float) -> str:
+    return "-" if value < 0 else f"{value:.3f}"
+
+
+def _listed(values: list[int]) -> str:
+    return "/".join(map(str, values))

@@ -1,0 +1,205 @@
+"""Training batches of drawn scenes, made in the background while the model learns from the last ones.
+
+Each scene is drawn once and never again. A batch depends on the seed and its number alone, so a training
+that goes on from a checkpoint sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from data_engine.annotation import Annotation
+from data_engine.scenes.scene import make_scene
+from data_engine.scenes.world import find_world
+from specialists.florence2.dense_targets import DenseTargets, dense_targets
+from specialists.florence2.sequences import sequences
+
+TASK_WEIGHTS: dict[str, float] = {
+    "CAPTION": 3.0,
+    "DETAILED_CAPTION": 1.0,
+    "MORE_DETAILED_CAPTION": 0.4,  # ten times as long as a brief one
+    "OCR": 0.7,
+    "OCR_WITH_REGION": 0.7,
+    "OD": 3.0,
+    "DENSE_REGION_CAPTION": 1.5,
+    "REGION_PROPOSAL": 0.4,
+    "OPEN_VOCABULARY_DETECTION": 1.0,
+    "CAPTION_TO_PHRASE_GROUNDING": 3.0,
+    "REFERRING_EXPRESSION_SEGMENTATION": 0.8,
+    "REGION_TO_SEGMENTATION": 0.4,
+    "REGION_TO_CATEGORY": 0.8,
+    "REGION_TO_DESCRIPTION": 1.5,
+    "REGION_TO_OCR": 0.8,
+}
+"""How often a task is asked, relative to the others: most often what a data engine starts with."""
+
+SIZES: tuple[tuple[tuple[int, int], float], ...] = (((320, 240), 0.6), ((240, 320), 0.2), ((256, 256), 0.2))
+"""(width, height) of the scenes, and how often. The model sees all of them as squares."""
+
+_AS_DRAWN = 0.25  # share of scenes without JPEG's traces
+LONGEST = 192
+"""Tokens of an answer, or of a prompt, at most; what is longer is not learnt from."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What batches are made of: `side` and `grid` of the model, `words` of its dense head.
+
+    `tokenizer` is the definition in JSON, with all added tokens.
+    """
+
+    seed: int
+    world: str
+    scenes: int
+    tasks: int
+    side: int
+    grid: int
+    words: tuple[str, ...]
+    tokenizer: str
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """`pixels` (n, 3, side, side) uint8. `prompts` and `answers` are token ids, each with its start and
+    end, and `images` the picture that each is about."""
+
+    pixels: NDArray[np.uint8]
+    dense: DenseTargets
+    images: list[int]
+    prompts: list[list[int]]
+    answers: list[list[int]]
+
+
+def batches(drawing: Drawing, start: int = 0, workers: int = 1) -> Iterator[Batch]:
+    """Endless batches from number `start` on. With `workers` 0 they are drawn here, else in processes."""
+    if workers == 0:
+        painter = _Painter(drawing)
+        number = start
+        while True:
+            yield painter.batch(number)
+            number += 1
+    # Spawned rather than forked: a fork of a process with torch's threads may hang.
+    with ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(drawing,)
+    ) as pool:
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            number = start
+            while True:
+                while len(waiting) < 8 * workers:
+                    waiting.append(pool.submit(_make, number))
+                    number += 1
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_painters: list[_Painter] = []  # one, in a worker process
+
+
+def _start(drawing: Drawing) -> None:
+    _painters[:] = [_Painter(drawing)]
+
+
+def _make(number: int) -> Batch:
+    return _painters[0].batch(number)
+
+
+def described_things(annotations: Sequence[Annotation]) -> list[tuple[str, Sequence[float]]]:
+    """The fullest description of each thing, and its box: regions `brief`, which truth has one of per thing."""
+    return [
+        (row.text, row.box)
+        for row in annotations
+        if row.kind == "region" and row.granularity == "brief" and row.text and row.box is not None
+    ]
+
+
+class _Painter:
+    def __init__(self, drawing: Drawing) -> None:
+        from tokenizers import Tokenizer
+
+        self.drawing = drawing
+        self.world = find_world(drawing.world)
+        self.tokenizer: Any = Tokenizer.from_str(drawing.tokenizer)
+        self.index = {word: i for i, word in enumerate(drawing.words)}
+        self.tasks = list(TASK_WEIGHTS)
+        self.chances = np.array([TASK_WEIGHTS[task] for task in self.tasks])
+
+    def batch(self, number: int) -> Batch:
+        pixels, dense = [], []
+        images: list[int] = []
+        prompts: list[list[int]] = []
+        answers: list[list[int]] = []
+        count = self.drawing.scenes
+        for i in range(count):
+            index = number * count + i
+            # A stream of its own, beside the scene's: which prompts are asked is no property of a scene.
+            rng = np.random.default_rng([self.drawing.seed, index, 1])
+            size = SIZES[int(rng.choice(len(SIZES), p=[share for _, share in SIZES]))][0]
+            scene = make_scene(self.drawing.seed, index, size, self.world)
+            seen = PIL.Image.fromarray(scene.pixels)
+            if rng.random() >= _AS_DRAWN:
+                seen = PIL.Image.open(io.BytesIO(scene.jpeg()))
+            side = self.drawing.side
+            seen = seen.resize((side, side), PIL.Image.Resampling.BICUBIC)
+            pixels.append(np.asarray(seen).transpose(2, 0, 1))
+            dense.append(self._dense(scene.annotations, size))
+            for prompt, answer in self._examples(scene.annotations, size, rng):
+                images.append(i)
+                prompts.append(prompt)
+                answers.append(answer)
+        return Batch(
+            np.stack(pixels),
+            DenseTargets(
+                np.concatenate([d.covered for d in dense]),
+                np.concatenate([d.words for d in dense]),
+                np.concatenate([d.boxes for d in dense]),
+            ),
+            images,
+            prompts,
+            answers,
+        )
+
+    def _dense(self, annotations: Sequence[Annotation], size: tuple[int, int]) -> DenseTargets:
+        shares = np.array([*size, *size], dtype=np.float64)
+        things = [
+            (
+                [self.index[word] for word in text.split() if word in self.index],
+                (np.array(box) / shares).tolist(),
+            )
+            for text, box in described_things(annotations)
+        ]
+        return dense_targets(things, self.drawing.grid, len(self.index))
+
+    def _examples(
+        self, annotations: Sequence[Annotation], size: tuple[int, int], rng: np.random.Generator
+    ) -> Iterator[tuple[list[int], list[int]]]:
+        """Of so many tasks, drawn by weight, one example each; of a task's several, shorter ones more often."""
+        order = rng.choice(
+            self.tasks, size=len(self.tasks), replace=False, p=self.chances / self.chances.sum()
+        )
+        wanted = self.drawing.tasks
+        for task in order.tolist():
+            if not wanted:
+                return
+            found = sequences(annotations, size, (task,))
+            if not found:
+                continue
+            lengths = np.array([len(example.answer) + len(example.said) for example in found], dtype=float)
+            example = found[int(rng.choice(len(found), p=(1 / lengths) / (1 / lengths).sum()))]
+            prompt, answer = (
+                encoding.ids for encoding in self.tokenizer.encode_batch([example.prompt, example.answer])
+            )
+            if max(len(prompt), len(answer)) <= LONGEST:
+                wanted -= 1
+                yield prompt, answer

@@ -1,0 +1,490 @@
+"""Train a small Florence-2 from nothing on drawn scenes, for every prompt that the released models know.
+
+What comes out is a plain checkpoint of transformers' own classes, which `specialists.florence2.Florence2`
+loads like a released one. Each image is encoded once for all the prompts about it. Arithmetic is bfloat16
+over weights kept in float32: on CPUs with instructions for it a step takes less than half as long.
+
+Training scenes come from seeds at and above `TRAINING_SEED`, so every seed below it is unseen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_engine.errors import MissingPackageError, RecipeError
+from data_engine.scenes.scene import TRAINING_SEED, UNSEEN_SEED, make_scene
+from data_engine.scenes.world import PRETRAINING, WORLDS, World
+from data_engine.scenes.write import GENERATOR
+from data_engine.storage import storage_errors
+from specialists.florence2.scenes_card import card
+from specialists.florence2.scenes_examples import Batch, Drawing, batches, described_things
+from specialists.florence2.scenes_quality import Quality, measure
+from specialists.florence2.scratch import (
+    Dimensions,
+    make_model,
+    make_processor,
+    make_tokenizer,
+    wrap_tokenizer,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from specialists.florence2.locating import DenseHead, SoftLocations
+
+log = logging.getLogger(__name__)
+
+FACTS, CARD = "training.json", "README.md"
+"""In the checkpoint's folder: how it was trained and what was measured."""
+
+_VISION_RATE, _LANGUAGE_RATE, _LAST_SHARE, _WEIGHT_DECAY = 1e-3, 7e-4, 0.02, 0.05
+_WARM_UP = 0.02
+"""Share of the run in which a rate rises; the language model's starts when it does."""
+_DENSE_ALONE = 0.04
+"""Share of the run in which only the dense head teaches: locations before language."""
+_AVERAGED = 0.999
+"""Decay of the average of weights, which is what is saved."""
+_GROUPS = 3
+"""Prompts of a batch are answered in so many groups of like length, so that little is padding."""
+_LOG_SECONDS, _SAVE_SECONDS = 30.0, 150.0
+_TOKENIZER_SCENES = 400
+_FORMAT = 1
+
+
+def train(
+    output: Path,
+    minutes: float = 45.0,
+    seed: int = 0,
+    world: World = PRETRAINING,
+    threads: int | None = 2,
+    steps: int | None = None,
+    dimensions: Dimensions | None = None,
+    words: int = 1000,
+    scenes: int = 8,
+    tasks: int = 4,
+    workers: int = 1,
+    precision: str = "bfloat16",
+    evaluate_on: int = 200,
+) -> Quality:
+    """Train for so many minutes, or exactly `steps` steps, write the checkpoint to the folder `output`, measure it.
+
+    A step takes `scenes` scenes, drawn by `workers` processes beside the training (0: within it), and of
+    each up to `tasks` tasks with one prompt. `words` is the size of the tokenizer without marks and
+    locations. `precision` is that of the arithmetic, bfloat16 or float32; what is saved is float16.
+    With `steps`, the result depends on the arguments alone (and the machine's arithmetic).
+
+    A working file beside `output`, its name and `.training`, is renewed every few minutes: the same call
+    goes on from it after an interruption, with the minutes that are left. It is removed at the end.
+
+    Returns what `scenes_quality.measure` says on `evaluate_on` unseen scenes, which is also kept in
+    `training.json` beside the weights. Raises RecipeError for unusable arguments or a working file of
+    other ones, MissingPackageError, and StorageError when `output` cannot be written.
+    """
+    if min(scenes, tasks, evaluate_on) < 1 or workers < 0 or (minutes <= 0 if steps is None else steps < 1):
+        raise RecipeError(
+            "scenes, tasks, evaluate_on and minutes (or steps) must be more than 0, workers not less",
+            "correct the arguments",
+        )
+    if precision not in ("bfloat16", "float32"):
+        raise RecipeError(f"{precision!r} is no precision to train in", "write bfloat16 or float32")
+    dimensions = dimensions or Dimensions()
+    dimensions.check()
+    _require_packages()
+    output = Path(output)
+    working = output.with_name(output.name + ".training")
+    settings = {
+        "format": _FORMAT,
+        "seed": seed,
+        "world": world.name,
+        "words": words,
+        "scenes": scenes,
+        "tasks": tasks,
+        "precision": precision,
+        "dimensions": asdict(dimensions),
+    }
+    with storage_errors(str(output)):
+        output.mkdir(parents=True, exist_ok=True)
+    with _arithmetic(threads):
+        run = _Run(settings, dimensions, world, working)
+        run.fit(minutes * 60 if steps is None else None, steps, workers)
+        facts = {
+            "data": f"drawn scenes of the {world.name} world, seed {TRAINING_SEED + seed}",
+            "world": world.name,
+            "generator": GENERATOR,
+            **{key: settings[key] for key in ("seed", "words", "scenes", "tasks", "precision", "dimensions")},
+            "cpus": os.cpu_count(),
+            "steps": run.step,
+            "seconds": round(run.seconds, 1),
+            "parameters": sum(p.numel() for p in run.model.parameters()),
+        }
+        with storage_errors(str(output)):
+            run.save(output)
+            _write_facts(output, facts)
+        quality = judge(output, facts, evaluate_on)
+    working.unlink(missing_ok=True)
+    return quality
+
+
+def judge(output: Path, facts: dict[str, Any], evaluate_on: int) -> Quality:
+    """Measure a checkpoint's folder in every world, and write down what came out: `training.json` and the card.
+
+    What is measured is the folder as written: its weights are rounded to half precision. Returns the
+    quality in the world that it was trained in.
+    """
+    own = facts["world"]
+    names = [own, *(name for name in WORLDS if name != own)]
+    found = {name: measure(output, evaluate_on, UNSEEN_SEED, WORLDS[name]) for name in names}
+    facts["unseen"] = {"seed": UNSEEN_SEED} | {name: asdict(quality) for name, quality in found.items()}
+    with storage_errors(str(output)):
+        _write_facts(output, facts)
+        (output / CARD).write_text(card(facts), encoding="utf-8")
+    return found[own]
+
+
+def _require_packages() -> None:
+    if "torch" not in sys.modules:
+        # Threads that wait by spinning starve the process that draws, and each other where a core is busy
+        # elsewhere: a step then takes ten times as long. The library reads this once, when it is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        import cv2  # noqa: F401 - outlines need it, and a worker should not be the first to say so
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        extra = "ocr" if error.name == "cv2" else "transformers"
+        raise MissingPackageError.of(error.name or "transformers", extra) from error
+
+
+def _write_facts(output: Path, facts: dict[str, Any]) -> None:
+    (output / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _arithmetic(threads: int | None) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    torch.set_flush_denormal(True)  # denormal numbers slow training on a CPU several times
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
+
+
+class _Run:
+    """One training: the model, what is kept beside it, and how far it is. Goes on from `working` if it can."""
+
+    def __init__(self, settings: dict[str, Any], dimensions: Dimensions, world: World, working: Path) -> None:
+        import torch
+
+        from specialists.florence2.locating import DenseHead, SoftLocations
+
+        self.settings, self.dimensions, self.working = settings, dimensions, working
+        saved = _read_working(working, settings)
+        if saved is None:
+            corpus, self.words = _vocabulary(TRAINING_SEED + settings["seed"], world)
+            self.tokenizer = make_tokenizer(corpus, settings["words"])
+            self.definition: str = self.tokenizer.backend_tokenizer.to_str()
+        else:
+            self.definition, self.words = saved["tokenizer"], tuple(saved["words"])
+            self.tokenizer = wrap_tokenizer(self.definition)
+        self.model: Any = make_model(self.tokenizer, dimensions, settings["seed"])
+        # Matrix products and a softmax are faster here than the fused attention, backwards above all.
+        self.model.set_attn_implementation("eager")
+        torch.manual_seed(settings["seed"])
+        self.head: DenseHead = DenseHead(dimensions.width, len(self.words))
+        self.first: int = self.tokenizer.convert_tokens_to_ids("<loc_0>")
+        self.soft: SoftLocations = SoftLocations(self.first)
+        named = [
+            *self.model.named_parameters(),
+            *(("head." + n, p) for n, p in self.head.layer.named_parameters()),
+        ]
+        self.names = [name for name, _ in named]
+        # What is multiplied is in half precision; what is learnt adds up in single.
+        self.masters = [p.detach().float().clone() for _, p in named]
+        self.average = [p.clone() for p in self.masters]
+        self.optimizer = self._optimizer()
+        self.step, self.seconds = 0, 0.0
+        if saved is not None:
+            for name, tensors in (("masters", self.masters), ("average", self.average)):
+                for own, kept in zip(tensors, saved[name], strict=True):
+                    own.copy_(kept)
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.step, self.seconds = saved["step"], saved["seconds"]
+            log.info("going on from step %d, after %.1f minutes", self.step, self.seconds / 60)
+        dtype = getattr(torch, settings["precision"])
+        self.model.to(dtype).train()
+        self.head.layer.to(dtype)
+        # .to() keeps parameters' identities but for shared ones on some versions: list them again.
+        self.used = [*self.model.parameters(), *self.head.layer.parameters()]
+        self._copy(self.masters)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        import torch
+
+        groups = []
+        for vision in (True, False):
+            for decay in (0.0, _WEIGHT_DECAY):
+                members = [
+                    p
+                    for name, p in zip(self.names, self.masters, strict=True)
+                    if _sees(name) == vision and _decays(name, p) == (decay > 0)
+                ]
+                groups.append(
+                    {
+                        "params": members,
+                        "weight_decay": decay,
+                        "peak": _VISION_RATE if vision else _LANGUAGE_RATE,
+                        "vision": vision,
+                    }
+                )
+        return torch.optim.AdamW(groups, lr=_VISION_RATE, betas=(0.9, 0.98), foreach=True)
+
+    def _copy(self, values: Iterable[torch.Tensor]) -> None:
+        import torch
+
+        with torch.no_grad():
+            torch._foreach_copy_(self.used, list(values))
+
+    def fit(self, limit: float | None, steps: int | None, workers: int) -> None:
+        """Until `limit` seconds are spent over all calls, or `steps` steps are done."""
+        drawing = Drawing(
+            seed=TRAINING_SEED + self.settings["seed"],
+            world=self.settings["world"],
+            scenes=self.settings["scenes"],
+            tasks=self.settings["tasks"],
+            side=self.dimensions.side,
+            grid=self.dimensions.grid,
+            words=self.words,
+            tokenizer=self.definition,
+        )
+        shown = kept = started = time.monotonic()
+        before = self.seconds
+        losses = _Losses()
+        for batch in batches(drawing, self.step, workers):
+            now = time.monotonic()
+            self.seconds = before + now - started
+            spent = self.step / steps if steps is not None else self.seconds / float(limit or 1)
+            if spent >= 1 and self.step:
+                break
+            rate = self._set_rates(spent)
+            loss = self._loss(batch, spent >= _DENSE_ALONE, losses)
+            self._learn(loss)
+            self.step += 1
+            if now - shown >= _LOG_SECONDS:
+                shown = now
+                log.info(
+                    "step %d, %.1f minutes, %.0f %% of the run, rate %.1e, %s",
+                    self.step, self.seconds / 60, 100 * spent, rate, losses.shown(),
+                )  # fmt: skip
+            if now - kept >= _SAVE_SECONDS:
+                kept = now
+                self._keep()
+        self._keep()
+
+    def _learn(self, loss: torch.Tensor) -> None:
+        """One step of the optimizer, and of the average."""
+        import torch
+
+        loss.backward()  # type: ignore[no-untyped-call]
+        for master, used in zip(self.masters, self.used, strict=True):
+            master.grad = None if used.grad is None else used.grad.float()
+            used.grad = None
+        norm = torch.nn.utils.clip_grad_norm_(self.masters, 1.0)
+        if not torch.isfinite(norm):
+            # One broken step must not end an hour's work; it teaches nothing.
+            log.warning("step %d has no finite gradient and is left out", self.step)
+            return
+        self.optimizer.step()
+        self._copy(self.masters)
+        self._update_average()
+
+    def _set_rates(self, spent: float) -> float:
+        """Warm-up, then half a cosine; the language model's warm-up is after the dense head's time alone."""
+        falling = _LAST_SHARE + (1 - _LAST_SHARE) * (1 + math.cos(math.pi * min(spent, 1.0))) / 2
+        for group in self.optimizer.param_groups:
+            since = spent if group["vision"] else spent - _DENSE_ALONE
+            group["lr"] = group["peak"] * falling * min(1.0, max(since, 0.0) / _WARM_UP + 1e-3)
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _update_average(self) -> None:
+        import torch
+
+        # At first the average follows closely: it should not remember the random start.
+        share = 1 - min(_AVERAGED, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, [m.detach() for m in self.masters], share)
+
+    def _loss(self, batch: Batch, speaks: bool, losses: _Losses) -> torch.Tensor:
+        import torch
+
+        dtype = self.used[0].dtype
+        pixels = torch.from_numpy(batch.pixels).float() / 255
+        mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        features = self.model.get_image_features(((pixels - mean) / std).to(dtype)).pooler_output
+        table = self.model.get_input_embeddings().weight
+        locations = table[self.first : self.first + len(self.soft.targets)]
+        loss, distance = self.head.loss(features[:, 1:], batch.dense, locations, self.soft)
+        losses.add(dense=loss.item(), side=distance)
+        if not speaks or not batch.prompts:
+            return loss
+        texts, places = [], []
+        for members in _alike(batch):
+            text, place = self._answers(features, batch, members, table)
+            texts.append(text)
+            places.append(place)
+        text, place = torch.cat(texts), torch.cat(places)
+        losses.add(
+            text=text.mean().item() if len(text) else 0.0, place=place.mean().item() if len(place) else 0.0
+        )
+        return loss + (text.sum() + place.sum()) / max(1, len(text) + len(place))
+
+    def _answers(
+        self, features: torch.Tensor, batch: Batch, members: list[int], table: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses of the text tokens and of the location tokens in the answers to some prompts."""
+        import torch
+
+        language = self.model.model.language_model
+        prompts, asked = _padded([batch.prompts[i] for i in members], self.tokenizer.pad_token_id)
+        answers, _ = _padded([batch.answers[i] for i in members], -100)
+        seen = features[torch.tensor([batch.images[i] for i in members])]
+        embeds = torch.cat([seen, self.model.get_input_embeddings()(prompts)], dim=1)
+        mask = torch.cat([torch.ones(seen.shape[:2], dtype=torch.long), asked], dim=1)
+        encoded = language.encoder(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
+        # What comes before an answer's first token is the end token, as when it is generated.
+        inputs = torch.cat(
+            [torch.full((len(members), 1), self.tokenizer.eos_token_id), answers[:, :-1]], dim=1
+        )
+        hidden = language.decoder(
+            input_ids=inputs.masked_fill(inputs == -100, self.tokenizer.pad_token_id),
+            encoder_hidden_states=encoded,
+            encoder_attention_mask=mask,
+            use_cache=False,
+        ).last_hidden_state
+        told = answers != -100
+        logits = hidden[told].float() @ table.float().T
+        return self.soft.token_losses(logits, answers[told])
+
+    def _keep(self) -> None:
+        """The working file, replaced in one go."""
+        import torch
+
+        state = {
+            "settings": json.dumps(self.settings),
+            "tokenizer": self.definition,
+            "words": list(self.words),
+            "masters": self.masters,
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        with storage_errors(str(self.working)):
+            partial = self.working.with_name(self.working.name + ".partial")
+            torch.save(state, partial)
+            partial.replace(self.working)
+
+    def save(self, output: Path) -> None:
+        """The averaged weights in half precision, with tokenizer and processor, as a checkpoint."""
+        import torch
+        from transformers.utils import logging as library
+
+        library.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self.model.to(torch.float16)
+        self.used = [*self.model.parameters(), *self.head.layer.parameters()]
+        self._copy(self.average)
+        self.model.set_attn_implementation("sdpa")
+        self.model.eval().save_pretrained(output)
+        make_processor(self.tokenizer, self.dimensions).save_pretrained(output)
+
+
+def _sees(name: str) -> bool:
+    return name.startswith(("model.vision_tower", "model.multi_modal_projector", "head."))
+
+
+def _decays(name: str, parameter: torch.Tensor) -> bool:
+    return parameter.ndim > 1 and not any(part in name for part in ("embed", "shared"))
+
+
+def _alike(batch: Batch) -> list[list[int]]:
+    """Numbers of prompts, in groups whose answers are about as long."""
+    order = sorted(range(len(batch.prompts)), key=lambda i: (len(batch.answers[i]), len(batch.prompts[i])))
+    # A group of long answers is smaller: what counts is tokens.
+    tokens = np.cumsum([len(batch.answers[i]) + 20 for i in order])
+    cuts = np.searchsorted(tokens, tokens[-1] * np.arange(1, _GROUPS) / _GROUPS)
+    return [part.tolist() for part in np.split(np.array(order), cuts) if len(part)]
+
+
+def _padded(rows: list[list[int]], fill: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rows, longest) ids, and 1 where there is one."""
+    import torch
+
+    ids = torch.full((len(rows), max(map(len, rows))), fill)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask
+
+
+@dataclass(eq=False)
+class _Losses:
+    """Running means, for the log."""
+
+    def __post_init__(self) -> None:
+        self.means: dict[str, float] = {}
+
+    def add(self, **values: float) -> None:
+        for name, value in values.items():
+            self.means[name] = 0.98 * self.means.get(name, value) + 0.02 * value
+
+    def shown(self) -> str:
+        return ", ".join(f"{name} {value:.3f}" for name, value in self.means.items())
+
+
+def _vocabulary(seed: int, world: World) -> tuple[list[str], tuple[str, ...]]:
+    """What some scenes say, for the tokenizer, and the words that describe their things, for the dense head."""
+    corpus: list[str] = []
+    words: set[str] = set()
+    for index in range(_TOKENIZER_SCENES):
+        annotations = make_scene(seed, index, (160, 120), world).annotations
+        corpus += [row.text for row in annotations if row.text and row.kind == "text"]
+        # A label stands after a location, with no space before it.
+        corpus += [row.text for row in annotations if row.text and row.kind != "text"]
+        words.update(word for text, _ in described_things(annotations) for word in text.split())
+    return corpus, tuple(sorted(words))
+
+
+def _read_working(working: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    import torch
+
+    if not working.is_file():
+        return None
+    try:
+        saved: dict[str, Any] = torch.load(working, weights_only=True)
+        same = saved["settings"] == json.dumps(settings)
+    except Exception as error:  # whatever a damaged or foreign file makes torch raise
+        raise RecipeError(
+            f"{working} is not the working file of a training", "remove it to begin anew"
+        ) from error
+    if not same:
+        raise RecipeError(
+            f"{working} belongs to a training with other settings",
+            "give the settings that it was begun with, or remove it to begin anew",
+        )
+    return saved
