@@ -1,7 +1,8 @@
 """SQL over a data set, in DuckDB: read-only, and with no way out of the data set's own folder.
 
 Views: `images`, `annotations`, `verdicts`, `failures` and `runs` are the stored tables; `texts`,
-`regions`, `triplets`, `masks` and `scores` (data_engine/qa/views/*.sql) are made of them.
+`regions`, `triplets`, `masks`, `scores`, `members` and `conflicts` (data_engine/qa/views/*.sql) are made
+of them. `box_iou`, `box_area` and `box_shared` (data_engine/qa/macros.sql) are functions of boxes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _STORED = {
     "failures": FAILURES,
     "runs": RUNS,
 }
-_DERIVED = ("texts", "masks", "regions", "scores", "triplets")
+_DERIVED = ("texts", "masks", "regions", "scores", "triplets", "members", "conflicts")
 VIEWS = (*_STORED, *_DERIVED)
 
 
@@ -41,6 +42,7 @@ def connect(dataset: Dataset, memory_limit: str | None = None) -> duckdb.DuckDBP
     connection.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
     for name, schema in _STORED.items():
         _stored_view(connection, dataset, name, schema)
+    connection.execute((files("data_engine.qa") / "macros.sql").read_text())
     for name in _DERIVED:
         sql = (files("data_engine.qa") / "views" / f"{name}.sql").read_text()
         connection.execute(f"CREATE VIEW {name} AS {sql}")

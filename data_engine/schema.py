@@ -12,6 +12,7 @@ FORMAT_VERSION = 1
 KINDS = ("text", "region", "phrase")
 TEXT_GRANULARITIES = ("brief", "detailed", "more_detailed", "class", "ocr")
 CHANGE = "change"
+MEMBER = "member"
 REGION_GRANULARITIES = ("phrase", "brief", "noun_chunk", "ocr", "proposal")
 
 BOX = pa.list_(pa.float32(), 4)
@@ -74,6 +75,8 @@ ANNOTATIONS = pa.schema(
 - a mask: `mask` and its `box`, no `text`; kind of, and parent, the region or phrase it belongs to.
 - a change that the noise model made: kind of, and parent, the statement changed, granularity `change`,
   `text` its name.
+- a member of a fused region: kind `region`, granularity `member`, parent the fused region, and as `text`
+  the `annotation_id` of a row that it was made from; no box of its own.
 - a score by a model that judges statements: `score` alone; kind of, and parent, the statement judged.
 
 `score` lies in 0..1 and is null where a source has none (people do not score)."""

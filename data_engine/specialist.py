@@ -8,6 +8,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from data_engine.annotation import Annotation
+from data_engine.errors import ImageError
 from data_engine.image import Image
 
 
@@ -16,12 +17,15 @@ class Specialist(Protocol):
 
     `images` are decoded, in the shard's order. `said` holds the annotation rows (data_engine.schema's
     ANNOTATIONS) of these images by the specialists that the recipe lists under `needs`; it is None when
-    it lists none. The answer has one list of annotations per image, in the same order.
+    it lists none. The answer has one list of annotations per image, in the same order. An ImageError in
+    such a list is one thing that could not be said: a failure of that image, which keeps the others.
 
     What it raises costs only the image that causes it: the batch is tried again image by image.
     """
 
-    def __call__(self, images: Sequence[Image], said: pa.Table | None) -> list[list[Annotation]]: ...
+    def __call__(
+        self, images: Sequence[Image], said: pa.Table | None
+    ) -> Sequence[Sequence[Annotation | ImageError]]: ...
 
 
 class Filter(Protocol):
@@ -29,7 +33,9 @@ class Filter(Protocol):
 
     `annotations` are the rows of one shard that the filter applies to and that no earlier filter
     dropped. A filter that also has a method `values(annotations) -> pa.Array` (float, one per row)
-    has what it measured stored beside its verdicts.
+    has what it measured stored beside its verdicts. What hangs on a dropped row falls with it, but not
+    for a filter with the attribute `cascades = False`: that drops the row's text and not the region or
+    sentence that others belong to.
     """
 
     def __call__(self, annotations: pa.Table) -> pa.BooleanArray: ...

@@ -28,10 +28,12 @@ class Judge:
     def __call__(self, annotations: pa.Table, round_: int = 0) -> pa.Table:
         """The verdicts on the statements of whole images: one row each, in the same order.
 
-        A filter sees only what no earlier filter dropped. Raises SpecialistError when a filter's answer
+        A filter sees only what no earlier filter dropped. What hangs on a dropped statement falls with it,
+        except where the filter says `cascades = False`. Raises SpecialistError when a filter's answer
         is not one True or False per row.
         """
         dropped = np.full(annotations.num_rows, -1, np.int64)
+        holds = np.zeros(annotations.num_rows, bool)
         values = np.full(annotations.num_rows, np.nan, np.float32)
         names = list(self.parts)
         for number, name in enumerate(names):
@@ -42,10 +44,11 @@ class Judge:
             keep = self._keep(name, seen)
             out = rows[~keep]
             dropped[out] = number
+            holds[out] = not getattr(self.filters[name], "cascades", True)
             measure = getattr(self.filters[name], "values", None)
             if measure is not None:
                 values[out] = measure(seen).to_numpy(zero_copy_only=False)[~keep]
-        dropped = _cascade(annotations, dropped, len(names))
+        dropped = _cascade(annotations, dropped, holds, len(names))
         reasons = pa.array([*names, PARENT], pa.string())
         by = reasons.take(pa.array(dropped, mask=dropped < 0))
         return pa.table(
@@ -83,13 +86,14 @@ def _applies(where: Where, annotations: pa.Table) -> np.ndarray:
     return mask
 
 
-def _cascade(annotations: pa.Table, dropped: np.ndarray, reason: int) -> np.ndarray:
-    """What hangs on a dropped statement is dropped too, however deep it hangs."""
+def _cascade(annotations: pa.Table, dropped: np.ndarray, holds: np.ndarray, reason: int) -> np.ndarray:
+    """What hangs on a dropped statement is dropped too, however deep it hangs, unless the statement
+    still `holds` it."""
     parents = pc.index_in(annotations["parent_id"], annotations["annotation_id"]).combine_chunks()
     parent = np.asarray(pc.fill_null(parents, -1).to_numpy(zero_copy_only=False))
     has_parent = parent >= 0
     while True:
-        falls = has_parent & (dropped < 0) & (dropped[parent] >= 0)
+        falls = has_parent & (dropped < 0) & (dropped[parent] >= 0) & ~holds[parent]
         if not falls.any():
             return dropped
         dropped[falls] = reason

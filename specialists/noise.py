@@ -88,20 +88,20 @@ class NoiseLabels:
         true = {key: [row for row in found if row["source"] != self.of] for key, found in rows.items()}
         there = {key: [row for row in found if row["source"] == self.of] for key, found in rows.items()}
         return [
-            labels(made, self._ids(image.image_id, made, there.get(image.image_id, [])))
+            labels(made, self._ids(image, made, there.get(image.image_id, [])))
             for image, made in zip(images, self.noise.made(images, true), strict=True)
         ]
 
-    def _ids(self, image_id: str, made: Noisy, there: list[dict[str, Any]]) -> list[str]:
+    def _ids(self, image: Image, made: Noisy, there: list[dict[str, Any]]) -> list[str]:
         """Ids of the copy's rows: those that the store gives them, and has given them."""
         store = AnnotationRows(self.of, there[0]["round"] if there else 0)
-        refused = store.add(image_id, made.annotations)
+        refused = store.add(image.image_id, made.annotations, (image.width, image.height))
         if refused:
             raise refused[0]
         ids: list[str] = store.table().column("annotation_id").to_pylist()
         if ids != [row["annotation_id"] for row in there]:
             raise RecipeError(
-                f"the rows of {self.of!r} for image {image_id} are not what these args make",
+                f"the rows of {self.of!r} for image {image.image_id} are not what these args make",
                 f"give it the args of {self.of!r}, and as `needs` those of {self.of!r} and then {self.of!r}",
             )
         return ids

@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from data_engine.errors import ImageError
 from data_engine.image import ImageInfo
+from data_engine.run_lengths import check_fills, run_lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +100,13 @@ class Frame:
                 "bad_annotation", f"a mask for {w} x {h} pixels, not {self.width} x {self.height}"
             )
         counts = segmentation["counts"]
-        runs = _runs(counts) if isinstance(counts, str) else [int(v) for v in counts]
-        # pycocotools trusts these numbers with its memory.
-        if min(runs, default=-1) < 0 or sum(runs) != h * w:
-            raise ImageError("bad_annotation", "a mask's run lengths do not fill the image")
-        if not sum(runs[1::2]):
+        runs = (
+            run_lengths(counts) if isinstance(counts, str) else np.array([int(v) for v in counts], np.int64)
+        )
+        check_fills(runs, h, w)
+        if not runs[1::2].any():
             raise ImageError("bad_annotation", "a mask that covers no pixel")
-        rle = coco_mask.frPyObjects({"size": [h, w], "counts": runs}, h, w)
+        rle = coco_mask.frPyObjects({"size": [h, w], "counts": runs.tolist()}, h, w)
         if self.turn == 1 and (w, h) == (self.shown_width, self.shown_height):
             return _plain(rle)
         pixels = np.repeat(np.arange(len(runs)) % 2, runs).astype(np.uint8).reshape(w, h).T
@@ -121,28 +122,3 @@ class Frame:
 
 def _plain(rle: dict[str, Any]) -> dict[str, Any]:
     return {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode("ascii")}
-
-
-def _runs(counts: str) -> list[int]:
-    """COCO's compressed counts as numbers: 5 bits a character, low first; from the third on, differences.
-
-    After `rleFrString` of pycocotools' maskApi.c, which reads past the end of a string that is cut.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 30:
-            raise ImageError("bad_annotation", "a mask's compressed run lengths are damaged")
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if not bits & 0x20:
-            if bits & 0x10:
-                value |= -1 << shift
-            if len(runs) > 2:
-                value += runs[-2]
-            runs.append(value)
-            value = shift = 0
-    if shift:
-        raise ImageError("bad_annotation", "a mask's compressed run lengths are cut")
-    return runs

@@ -250,7 +250,7 @@ class _Rows:
             if coming == len(self._labels):
                 self._labels.append((AnnotationRows("human"), []))
             rows, places = self._labels[coming]
-            seen.errors += rows.add(info.image_id, seen.labels)
+            seen.errors += rows.add(info.image_id, seen.labels, (info.width, info.height))
             places += [place] * (len(rows) - len(places))
         for seq, error in enumerate(seen.errors):
             self.failures += 1

@@ -125,10 +125,15 @@ def _nothing() -> pa.Table:
     return ANNOTATIONS.empty_table().select(_COLUMNS)
 
 
-def _detections(table: pa.Table, masks: bool) -> pa.Table:
+def are_detections(table: pa.Table) -> pa.ChunkedArray:
+    """Which annotation rows are detections: True or False for each."""
     region = pc.and_(pc.equal(table["kind"], "region"), pc.is_valid(table["box"]))
     named = pc.and_(pc.fill_null(pc.equal(table["granularity"], "phrase"), False), pc.is_valid(table["text"]))
-    found = table.filter(pc.and_(pc.and_(region, named), pc.is_null(table["parent_id"])))
+    return pc.and_(pc.and_(region, named), pc.is_null(table["parent_id"]))
+
+
+def _detections(table: pa.Table, masks: bool) -> pa.Table:
+    found = table.filter(are_detections(table))
     # Unicode's case folding, which Arrow does not have; there are few different texts.
     texts = pc.dictionary_encode(found["text"].combine_chunks())
     folded = pa.array(

@@ -28,6 +28,11 @@ class Picture:
     image: Image | None
     error: ImageError | None
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height, where it could be decoded."""
+        return None if self.image is None else (self.image.width, self.image.height)
+
 
 def read_pictures(
     dataset: Dataset,

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_engine import __version__
-from data_engine.annotation import Annotation, AnnotationRows
+from data_engine.annotation import Annotation, AnnotationRows, storable
 from data_engine.dataset import Dataset
 from data_engine.entry_point import add_import_folder, load
 from data_engine.errors import FdeError, ImageError, SpecialistError
@@ -22,6 +22,9 @@ from data_engine.schema import ANNOTATIONS
 from data_engine.specialist import Specialist
 
 _REPORT_SECONDS = 0.5
+
+_MESSAGE = 2_000
+"""Characters of a failure's message: it may quote what a model said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,10 @@ class Careful:
 
     start: int
     skip: tuple[str, ...] = ()
+
+
+Answer = list[Annotation | ImageError] | ImageError
+"""What a specialist says of one image, or why it says nothing."""
 
 
 class Worker:
@@ -93,11 +100,9 @@ class Worker:
                 if isinstance(answer, ImageError):
                     refused += picture.image is not None
                     failures.append(self._failure(picture, answer))
-                elif errors := rows.add(picture.image_id, answer):
-                    message = (
-                        f"{len(errors)} of {len(answer)} annotations refused; the first: {errors[0].message}"
-                    )
-                    failures.append(self._failure(picture, ImageError("bad_annotation", message)))
+                else:
+                    errors = rows.add(picture.image_id, answer, picture.size)
+                    failures += [self._failure(picture, error) for error in _by_reason(errors, len(answer))]
             seen += len(pictures)
             if time.monotonic() - last_beat >= _REPORT_SECONDS:
                 yield Beat(seen - told_images, len(failures) - told_failures, seen)
@@ -144,9 +149,7 @@ class Worker:
             ANNOTATIONS
         )
 
-    def _annotate(
-        self, pictures: Sequence[Picture], said: pa.Table | None
-    ) -> list[list[Annotation] | ImageError]:
+    def _annotate(self, pictures: Sequence[Picture], said: pa.Table | None) -> list[Answer]:
         images = [picture.image for picture in pictures if picture.image is not None]
         answers = iter(self._call(images, said) if images else [])
         return [
@@ -154,7 +157,7 @@ class Worker:
             for picture in pictures
         ]
 
-    def _call(self, images: list[Image], said: pa.Table | None) -> list[list[Annotation] | ImageError]:
+    def _call(self, images: list[Image], said: pa.Table | None) -> list[Answer]:
         """The specialist's answer for each image, or why that image has none.
 
         Out of memory or any other failure halves the batch, until what is left is the one bad image.
@@ -167,14 +170,13 @@ class Worker:
             answers = self.specialist(images, about)
             if len(answers) != len(images):
                 raise ImageError("specialist_error", f"{len(answers)} answers for {len(images)} images")
+            return [list(answer) for answer in answers]
         except ImageError as caught:
             error = caught
         except FdeError:
             raise
         except Exception as caught:  # noqa: BLE001 - a specialist may raise anything; it costs one image
             error = _as_image_error(caught)
-        else:
-            return [list(answer) for answer in answers]
         if len(images) == 1:
             return [error]
         if error.reason == "out_of_memory":
@@ -188,9 +190,25 @@ class Worker:
             "image_id": picture.image_id,
             "key": picture.key,
             "uri": picture.uri,
-            "reason": error.reason,
-            "message": error.message,
+            "reason": storable(str(error.reason))[:100],
+            "message": storable(str(error.message))[:_MESSAGE],
         }
+
+
+def _by_reason(errors: Sequence[ImageError], said: int) -> Iterator[ImageError]:
+    """One for each reason: an image with ten thousand bad boxes is one row in `failures`."""
+    reasons: dict[str, list[ImageError]] = {}
+    for error in errors:
+        reasons.setdefault(error.reason, []).append(error)
+    for reason, some in reasons.items():
+        if reason == "bad_annotation":
+            yield ImageError(
+                reason, f"{len(some)} of {said} annotations refused; the first: {some[0].message}"
+            )
+        elif len(some) > 1:
+            yield ImageError(reason, f"{some[0].message} (and {len(some) - 1} more)")
+        else:
+            yield some[0]
 
 
 def _as_image_error(error: Exception) -> ImageError:
