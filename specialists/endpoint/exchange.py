@@ -69,11 +69,14 @@ class Endpoint:
             with self._limited(sock, seconds) as late:
                 try:
                     connection.request("POST", target, body, headers)
-                    return _reply(connection.getresponse())
+                    reply = _reply(connection.getresponse())
                 except (OSError, http.client.HTTPException, ValueError) as error:
                     if late.is_set() or isinstance(error, TimeoutError):
                         raise TimeoutError(f"no answer within {seconds:.3g} s") from error
                     raise
+                if late.is_set():  # cut off where a reply may end, as after a header
+                    raise TimeoutError(f"no answer within {seconds:.3g} s")
+                return reply
         except ssl.SSLCertVerificationError as error:
             raise SpecialistError(
                 f"the certificate of {self.shown} cannot be trusted: {error.verify_message}",
