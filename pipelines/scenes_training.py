@@ -15,7 +15,7 @@ SHIPPED: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
         "detector": {"steps": 4500, "images": 6000},
         "segmenter": {"steps": 4500, "images": 6000},
-        "scorer": {"steps": 2000, "images": 4000},
+        "scorer": {"steps": 1400, "images": 4000},
         "florence2": {"steps": 6000},
     }
 )
