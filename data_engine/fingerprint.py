@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ def _by_content(value: Any, cache: dict[str, str]) -> Any:
         return [_by_content(item, cache) for item in value]
     if isinstance(value, str) and ("/" in value or "." in value) and len(value) < 4096:
         path = Path(value).expanduser()
-        if path.exists():
+        # os.path, for Path.exists raises where a text is too long to be a name.
+        if os.path.exists(path):  # noqa: PTH110 - see above
             if value not in cache:
                 cache[value] = file_digest(path)
             return {"content": cache[value]}

@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from data_engine.entry_point import did_you_mean
 from data_engine.errors import RecipeError
 from data_engine.scenes.world import World
 
-MINUTES = {"detector": 16.0, "segmenter": 16.0, "scorer": 8.0, "florence2": 60.0}
-"""How long each of the shipped models was trained."""
+SHIPPED: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {
+        "detector": {"steps": 4500, "images": 6000},
+        "segmenter": {"steps": 4500, "images": 6000},
+        "scorer": {"steps": 1400, "images": 4000},
+        "florence2": {"steps": 6000},
+    }
+)
+"""How the models in the package were trained, besides the defaults of their modules."""
 
 
 def train(
     model: str, output: Path, minutes: float | None, seed: int, world: World, threads: int | None
 ) -> Iterator[str]:
-    """Train a model and yield lines on what came out. Raises RecipeError for a model that is none of `MINUTES`."""
-    if model not in MINUTES:
+    """Train for so many minutes, or as the shipped one was, and yield lines on what came out.
+
+    Raises RecipeError for a model that is none of `SHIPPED`.
+    """
+    if model not in SHIPPED:
         raise RecipeError(
-            f"there is no toy model {model!r}{did_you_mean(model, list(MINUTES))}",
-            f"choose from {', '.join(MINUTES)}",
+            f"there is no toy model {model!r}{did_you_mean(model, list(SHIPPED))}",
+            f"choose from {', '.join(SHIPPED)}",
         )
-    length = minutes or MINUTES[model]
+    args: dict[str, Any] = dict(SHIPPED[model]) if minutes is None else {"minutes": minutes}
+    args |= {"seed": seed, "world": world, "threads": threads}
     quality: Any
     if model in ("detector", "segmenter"):
         from specialists.detector_training import train as train_yolo
 
-        task = "detect" if model == "detector" else "segment"
-        quality = train_yolo(output, task, length, seed, world, threads=threads)
+        quality = train_yolo(output, task="detect" if model == "detector" else "segment", **args)
     elif model == "scorer":
         from specialists.scorer_training import train as train_scorer
 
-        quality = train_scorer(output, length, seed, world, threads)
+        quality = train_scorer(output, **args)
     else:
         from specialists.florence2.scenes_training import train as train_florence2
 
-        quality = train_florence2(output, length, seed, world, threads)
+        quality = train_florence2(output, **args)
     yield f"{output}: {quality}"

@@ -255,6 +255,14 @@ def test_masks_are_judged_as_pycocotools_does(tmp_path: Path) -> None:
     assert [row["area"] for row in exported] == [2500, 400]
 
 
+def test_any_number_of_masks_is_judged(tmp_path: Path) -> None:
+    # More than 255 in one call of pycocotools' area is an overflow there.
+    truth = [[row for x in range(20) for row in masked("cat", 9 * x, 9 * y, 8)] for y in range(15)]
+    dataset = make_dataset(tmp_path, {"human": truth, "detector": truth}, 15)
+    quality = average_precision(dataset, "detector", "human", iou_type="segm")
+    assert (quality.ap, quality.truth) == (pytest.approx(1), 300)
+
+
 def test_the_export_numbers_images_and_categories_from_one(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, {"human": TRUTH}, len(TRUTH))
     coco = ground_truth(dataset, "human")

@@ -106,8 +106,14 @@ def test_a_small_demo_ends_with_its_quality(tmp_path):
         text=True,
         check=True,
     )
-    found = re.search(r"AP (0\.\d+), AP50 (0\.\d+) of all boxes; F1 (0\.\d+)", done.stdout)
-    assert found is not None and float(found[2]) > 0.8 and float(found[3]) > 0.8, done.stdout
+    told = re.findall(
+        r"^ +(?:(\w+) +)(boxes: AP50|masks: AP50|brief texts: .*?true) +(\d\.\d+)$", done.stdout, re.M
+    )
+    figures = {(name, measure): float(value) for name, measure, value in told}
+    for name in ("detector", "segmenter"):
+        assert figures[name, "boxes: AP50"] > 0.8, done.stdout
+    assert figures["segmenter", "masks: AP50"] > 0.8
+    assert ("florence2", "brief texts: phrases that are true") in figures
     asked = re.findall(r"^  fde sql (\S+) \"(.*)\"$", done.stdout, re.MULTILINE)
     assert len(asked) == 2
     for url, query in asked:

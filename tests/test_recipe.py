@@ -92,3 +92,11 @@ def test_the_code_version_is_what_the_module_declares_or_its_source(tmp_path, mo
 def test_the_built_in_recipes_are_sound(name):
     recipe = find_recipe(name)
     assert recipe.name == name and recipe.description and recipe.specialists and recipe.filters
+
+
+def test_a_long_text_among_the_arguments_is_no_path():
+    # A prompt with a dot or a slash in it is longer than any file's name may be.
+    from data_engine.fingerprint import _by_content
+
+    prompt = "Describe the image in detail. " * 40
+    assert _by_content({"prompt": prompt, "few": [prompt, 3]}, {}) == {"prompt": prompt, "few": [prompt, 3]}

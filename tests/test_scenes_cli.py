@@ -27,7 +27,12 @@ def test_the_scenes_page_shows_commands_that_work(tmp_path: Path) -> None:
     for line in block[1].strip().splitlines():
         words = re.sub(r"\s{2,}# .*", "", line).split()
         assert words[0] == "fde"
-        fde(*(str(tmp_path / word) if word in ("FOLDER", "DATASET", "sheet.png") else word for word in words[1:]))
+        fde(
+            *(
+                str(tmp_path / word) if word in ("FOLDER", "DATASET", "sheet.png") else word
+                for word in words[1:]
+            )
+        )
     assert (tmp_path / "sheet.png").is_file()
 
 

@@ -339,9 +339,9 @@ def test_the_shipped_scorer_is_as_good_on_other_unseen_scenes_as_its_card_says()
     assert seed < TRAINING_SEED
     told = json.loads((SHIPPED / CONFIG).read_text())["trained"]["unseen"]["pretraining"]
     quality = evaluate(SHIPPED, count=60, seed=seed)
-    # Some 250 regions: one standard deviation is 0.02 to 0.03.
+    # Some 250 regions: one standard deviation is 0.02 to 0.03. To choose among fewer descriptions is easier.
     for name in ("description", "true_description", "category", "flip", "caption"):
-        assert getattr(quality, name) == pytest.approx(told[name], abs=0.1), name
+        assert getattr(quality, name) > told[name] - 0.1, name
     assert quality.category > 0.5
     assert quality.flip > 0.8
 

@@ -55,9 +55,12 @@ def ground_truth(dataset: Dataset, source: str, *, masks: bool = False) -> Coco:
     if masks and annotations:
         from pycocotools import mask
 
-        areas = mask.area([row["segmentation"] for row in annotations]).tolist()
-        for row, area in zip(annotations, areas, strict=True):
-            row["area"] = float(area)
+        # One call takes 255 masks at most: pycocotools counts them in a byte.
+        for start in range(0, len(annotations), 255):
+            part = annotations[start : start + 255]
+            areas = mask.area([row["segmentation"] for row in part]).tolist()
+            for row, area in zip(part, areas, strict=True):
+                row["area"] = float(area)
     coco["annotations"] = annotations
     return coco
 
