@@ -16,7 +16,7 @@ SHIPPED: Mapping[str, Mapping[str, int]] = MappingProxyType(
         "detector": {"steps": 4500, "images": 6000},
         "segmenter": {"steps": 4500, "images": 6000},
         "scorer": {"steps": 1400, "images": 4000},
-        "florence2": {"steps": 6000},
+        "florence2": {"steps": 6394},
     }
 )
 """How the models in the package were trained, besides the defaults of their modules."""

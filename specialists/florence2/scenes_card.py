@@ -27,6 +27,7 @@ def card(facts: dict[str, Any]) -> str:
         for measure, words in _MEASURES.items()
     )
     size = facts["dimensions"]
+    note = f" {facts['note']}" if facts.get("note") else ""
     return f"""# scenes-florence2
 
 A small Florence-2 of drawn scenes (`data_engine/scenes`), trained from nothing. It answers all {len(TASKS)} prompts of
@@ -47,7 +48,7 @@ nothing of photographs.
 - **Run**: from random weights (seed {facts["seed"]}), {facts["steps"]:,} steps, AdamW, cosine, {facts["precision"]} arithmetic over float32
   weights, exponential average. What makes so small a model learn to locate within an hour stands in
   `scratch.py` and `locating.py`: initialisation, smooth location embeddings, soft location targets, and a dense
-  head that is thrown away.
+  head that is thrown away.{note}
 - **Hardware**: a machine of {facts["cpus"]} CPU cores, shared with other work; {facts["seconds"] / 60:.0f} minutes.
 - **Make it again**: `fde scenes train florence2 OUTPUT`.
 

@@ -25,21 +25,21 @@ from specialists.florence2.dense_targets import DenseTargets, dense_targets
 from specialists.florence2.sequences import sequences
 
 TASK_WEIGHTS: dict[str, float] = {
-    "CAPTION": 3.0,
-    "DETAILED_CAPTION": 1.0,
-    "MORE_DETAILED_CAPTION": 0.4,  # ten times as long as a brief one
-    "OCR": 0.7,
-    "OCR_WITH_REGION": 0.7,
-    "OD": 3.0,
+    "CAPTION": 5.0,
+    "DETAILED_CAPTION": 0.8,
+    "MORE_DETAILED_CAPTION": 0.25,  # ten times as long as a brief one
+    "OCR": 0.3,  # writing is hardly legible at the input's size
+    "OCR_WITH_REGION": 0.3,
+    "OD": 5.0,
     "DENSE_REGION_CAPTION": 1.5,
-    "REGION_PROPOSAL": 0.4,
-    "OPEN_VOCABULARY_DETECTION": 1.0,
-    "CAPTION_TO_PHRASE_GROUNDING": 3.0,
+    "REGION_PROPOSAL": 0.3,
+    "OPEN_VOCABULARY_DETECTION": 0.8,
+    "CAPTION_TO_PHRASE_GROUNDING": 4.0,
     "REFERRING_EXPRESSION_SEGMENTATION": 0.8,
-    "REGION_TO_SEGMENTATION": 0.4,
+    "REGION_TO_SEGMENTATION": 0.3,
     "REGION_TO_CATEGORY": 0.8,
-    "REGION_TO_DESCRIPTION": 1.5,
-    "REGION_TO_OCR": 0.8,
+    "REGION_TO_DESCRIPTION": 1.2,
+    "REGION_TO_OCR": 0.3,
 }
 """How often a task is asked, relative to the others: most often what a data engine starts with."""
 
