@@ -45,6 +45,7 @@ def test_every_card_tells_data_steps_hardware_licence_and_quality_in_both_worlds
     assert ("AGPL-3.0" in card) == (model in ("detector", "segmenter"))
 
 
+@pytest.mark.slow
 def test_the_shipped_florence2_is_as_good_as_its_card_says() -> None:
     pytest.importorskip("transformers")
     from specialists.florence2.scenes_quality import measure
