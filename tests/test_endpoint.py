@@ -334,10 +334,15 @@ def test_ctrl_c_does_not_wait_for_answers(chat: ChatServer) -> None:
     chat.script = [answer()]
     chat.rule = lambda asked: hang
     presser = threading.Thread(target=interrupt)
-    presser.start()
-    with pytest.raises(KeyboardInterrupt):
-        specialist(chat, timeout=86_400, time_budget=86_400, concurrency=3)(*batch(12))
-    presser.join()
+    # A job in the background of a shell is started with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        presser.start()
+        with pytest.raises(KeyboardInterrupt):
+            specialist(chat, timeout=86_400, time_budget=86_400, concurrency=3)(*batch(12))
+        presser.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(chat.asked) == 4
 
 
