@@ -7,12 +7,11 @@ which would write plots and caches, look for fonts on the network and evaluate a
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from specialists.detector_checkpoint import Run, restore, store
 from specialists.detector_quality import Quality, evaluate
 from specialists.detector_scenes import MULTIPLE, Pictures, batches, draw, halved
 from specialists.detector_weights import TASKS, save_weights, ultralytics
+from specialists.training_arithmetic import training_arithmetic
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def train(
         "length": f"{minutes:g} minutes" if steps is None else f"{steps} steps",
     }
     sets = draw(images, seed, imgsz, workers, world, masks=task == "segment")
-    with _arithmetic(threads):
+    with training_arithmetic(threads):
         run = _start(_network(task, world.class_names, seed))
         used = torch.get_num_threads()
         partial = output.with_name(output.name + ".partial")
@@ -156,20 +156,6 @@ def _network(task: str, names: Sequence[str], seed: int) -> Any:
     model.args = package.cfg.get_cfg(overrides={"overlap_mask": False})
     model.names = dict(enumerate(names))
     return model
-
-
-@contextlib.contextmanager
-def _arithmetic(threads: int | None) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    torch.set_flush_denormal(True)  # denormal numbers slow training on a CPU several times
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        torch.set_flush_denormal(False)
 
 
 def _start(model: Any) -> Run:

@@ -11,13 +11,12 @@ Training scenes come from seeds at and above `TRAINING_SEED`, so every seed belo
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from specialists.scorer_card import card
 from specialists.scorer_pairs import PICTURES, SIDE, Pairs
 from specialists.scorer_quality import Quality, evaluate
 from specialists.scorer_scenes import draw
+from specialists.training_arithmetic import training_arithmetic
 from specialists.unicl import unicl_loss
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def train(
     pairs = Pairs(draw(images, seed, world, workers), world, batch, np.random.default_rng([seed, 0]))
     tokenizer = _make_tokenizer(pairs.texts())
     config = _config(len(tokenizer))
-    with _arithmetic(threads):
+    with training_arithmetic(threads):
         network, trained = _fit(pairs, tokenizer, config, minutes * 60, steps, seed)
         facts = {
             "data": f"{images} drawn scenes of the world {world.name}, seed {TRAINING_SEED + seed}",
@@ -195,20 +195,6 @@ def _config(vocabulary: int) -> dict[str, Any]:
 
 def _write_config(folder: Path, config: dict[str, Any]) -> None:
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _arithmetic(threads: int | None) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    torch.set_flush_denormal(True)  # denormal numbers slow training on a CPU several times
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        torch.set_flush_denormal(False)
 
 
 def _fit(

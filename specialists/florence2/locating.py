@@ -4,7 +4,7 @@ A bin far from the right one is as wrong to plain cross-entropy as its neighbour
 otherwise: the target of a location token is a Gaussian over the bins around the true one. `DenseHead`
 asks every image feature directly what lies under it, in which words it is described and where its box
 ends; its boxes are read with the model's own location embeddings. Without either, a model of this size
-learns to caption and to name, but not to locate, within hours on a CPU.
+learns to caption and to name, but hardly to locate.
 """
 
 from __future__ import annotations

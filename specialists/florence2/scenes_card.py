@@ -46,7 +46,7 @@ nothing of photographs.
 - **Data**: {facts["data"]} (generator {facts["generator"]}), each drawn once and never again: {facts["steps"] * facts["scenes"]:,} scenes, with up
   to {facts["tasks"]} prompts each. Seeds from 1,000,000 on are for training; every smaller seed is unseen.
 - **Run**: from random weights (seed {facts["seed"]}), {facts["steps"]:,} steps, AdamW, cosine, {facts["precision"]} arithmetic over float32
-  weights, exponential average. What makes so small a model learn to locate within an hour stands in
+  weights, exponential average. What helps so small a model learn to locate stands in
   `scratch.py` and `locating.py`: initialisation, smooth location embeddings, soft location targets, and a dense
   head that is thrown away.{note}
 - **Hardware**: a machine of {facts["cpus"]} CPU cores, shared with other work; {facts["seconds"] / 60:.0f} minutes.

@@ -9,14 +9,13 @@ Training scenes come from seeds at and above `TRAINING_SEED`, so every seed belo
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +37,7 @@ from specialists.florence2.scratch import (
     make_tokenizer,
     wrap_tokenizer,
 )
+from specialists.training_arithmetic import training_arithmetic
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +116,7 @@ def train(
     }
     with storage_errors(str(output)):
         output.mkdir(parents=True, exist_ok=True)
-    with _arithmetic(threads):
+    with training_arithmetic(threads):
         run = _Run(settings, dimensions, world, working)
         run.fit(minutes * 60 if steps is None else None, steps, workers)
         facts = {
@@ -169,20 +169,6 @@ def _require_packages() -> None:
 
 def _write_facts(output: Path, facts: dict[str, Any]) -> None:
     (output / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _arithmetic(threads: int | None) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    torch.set_flush_denormal(True)  # denormal numbers slow training on a CPU several times
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        torch.set_flush_denormal(False)
 
 
 class _Run:

@@ -1,7 +1,7 @@
 """A small Florence-2 made from nothing: tokenizer, processor and model, without any download.
 
 The classes are the library's own, so what is saved is a plain checkpoint. Its initialisation is not the
-library's: with that one a small model never learns where things are. Three changes make it learn:
+library's: with that one a small model hardly learns where things are. Three changes help:
 
 - weights start with a standard deviation of 0.06 instead of 0.02, or attention starts near uniform;
 - the image's position embeddings start as 2-D sinusoids as strong as the features that they are added to;
