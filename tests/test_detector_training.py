@@ -22,6 +22,7 @@ from specialists.detector_quality import Quality, evaluate, measure
 from specialists.detector_scenes import batches, draw, halved
 from specialists.detector_training import train
 from specialists.detector_weights import load_weights, read_metadata
+from specialists.training_arithmetic import training_arithmetic
 
 # Looked for, not imported: only the modules tested here know how to import it quietly.
 if importlib.util.find_spec("ultralytics") is None:
@@ -81,11 +82,11 @@ def test_the_same_arguments_give_the_same_weights(tmp_path: Path) -> None:
 def test_steps_on_the_same_pictures_lower_every_loss() -> None:
     import torch
 
-    from specialists.detector_training import _arithmetic, _network, _start
+    from specialists.detector_training import _network, _start
 
     sets = draw(8, 0, 128, 1, PRETRAINING, masks=True)
     losses = []
-    with _arithmetic(1):
+    with training_arithmetic(1):
         run = _start(_network("segment", NAMES, 0))
         run.model.train()
         for _, batch in zip(range(20), batches(sets[:1], 4, np.random.default_rng(0)), strict=False):
