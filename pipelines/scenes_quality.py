@@ -15,6 +15,7 @@ from pathlib import Path
 from data_engine.dataset import Dataset
 from data_engine.ingest.run import ingest
 from data_engine.quality.captions import caption_quality, region_agreement
+from data_engine.quality.cider import cider
 from data_engine.quality.detection import average_precision
 from data_engine.quality.grounding import grounding_quality
 from data_engine.quality.masks import mask_quality
@@ -222,6 +223,8 @@ def _alone(
             yield f"{granularity} texts: phrases that are true", texts.phrases_true, texts.phrases
             yield f"{granularity} texts: with a phrase", texts.telling, texts.texts
             yield f"{granularity} texts: truth's own words", texts.same, texts.texts
+            likeness = cider(dataset, name, TRUTH, granularity=granularity)
+            yield f"{granularity} texts: CIDEr / 100", likeness.score, likeness.texts
     if any((row.kind, row.granularity, row.what) == ("text", "ocr", "text") for row in said):
         texts = caption_quality(dataset, name, TRUTH, judge, granularity="ocr")
         yield "ocr texts: truth's own words", texts.same, texts.texts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,20 @@ from data_engine.errors import RecipeError, StorageError
 from data_engine.image import Image
 from data_engine.scenes.attributes import Reader
 from data_engine.scenes.scene import Scene, make_scene
-from data_engine.scenes.world import PRETRAINING
 from specialists.florence2 import Florence2, scenes_training
 from specialists.florence2.dense_targets import dense_targets
 from specialists.florence2.prompts import TASKS
 from specialists.florence2.scenes_examples import TASK_WEIGHTS, Batch, Drawing, batches
 from specialists.florence2.scenes_quality import Quality, _Counts, _Truth, measure
-from specialists.florence2.scenes_training import train
-from specialists.florence2.scratch import Dimensions, make_model, make_processor, make_tokenizer
+from specialists.florence2.scenes_training import _Losses, train
+from specialists.florence2.scratch import (
+    Dimensions,
+    make_model,
+    make_processor,
+    make_tokenizer,
+    wrap_tokenizer,
+)
+from specialists.florence2.shared_steps import Team
 
 # pycocotools' decode still has NumPy 1's __array__.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -195,6 +201,7 @@ def test_batches_depend_on_their_number_alone_not_on_where_they_are_drawn() -> N
     here = _first(_drawing(), 3, workers=0)
     later = _first(_drawing(), 2, start=1, workers=0)
     elsewhere = _first(_drawing(), 3, workers=1)
+    assert _first(_drawing(), 2, workers=0, stride=2)[1].prompts == here[2].prompts
     for one, other in zip(here + here[1:], elsewhere + later, strict=True):
         assert np.array_equal(one.pixels, other.pixels)
         assert np.array_equal(one.dense.words, other.dense.words)
@@ -233,8 +240,8 @@ def test_a_training_leaves_a_checkpoint_that_the_specialist_loads(tmp_path: Path
 def test_a_killed_training_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path / "whole", steps=5, **SETTINGS)
 
-    def killed(drawing: Drawing, start: int = 0, workers: int = 1) -> Iterator[Batch]:
-        for number, batch in enumerate(batches(drawing, start, workers), start):
+    def killed(drawing: Drawing, start: int, workers: int, stride: int) -> Iterator[Batch]:
+        for number, batch in enumerate(batches(drawing, start, workers, stride), start):
             if number == 3:
                 raise KeyboardInterrupt
             yield batch
@@ -253,6 +260,84 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path: Path, monkeypatch: pyt
     whole, parts = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
     assert all(np.array_equal(whole[name], parts[name]) for name in whole)
     assert not working.exists()
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Path:
+    train(tmp_path / "started", steps=2, **SETTINGS)
+    return tmp_path / "started"
+
+
+def test_a_training_goes_on_from_another_at_a_higher_resolution(tmp_path: Path, started: Path) -> None:
+    from specialists.florence2.start import load_start
+
+    # Before a single step it is the model that it starts from, but for the stretched positions.
+    larger = replace(TINY, side=96, window=3)
+    tokenizer = wrap_tokenizer((started / "tokenizer.json").read_text())
+    model = make_model(tokenizer, larger, seed=9)
+    load_start(model, started, larger)
+    kept = _weights(started)
+    for name, array in model.state_dict().items():
+        if "image_position_embed" in name:
+            table = kept[name].astype(np.float32)
+            assert not np.array_equal(array[4:6].numpy(), table[4:6])
+            ends = array[:6].numpy()
+            assert (ends >= table[:4].min(0) - 1e-6).all()  # between what was there
+            assert (ends <= table[:4].max(0) + 1e-6).all()
+            assert np.allclose(ends[[0, -1]], table[[0, 3]], atol=1e-6)
+        elif name in kept:
+            assert np.array_equal(array.numpy().astype(np.float16), kept[name]), name
+    train(tmp_path / "larger", steps=2, start=started, **(SETTINGS | {"dimensions": larger}))
+    facts = json.loads((tmp_path / "larger" / "training.json").read_text())
+    assert facts["earlier"]["steps"] == 2
+    assert facts["dimensions"]["side"] == 96
+    assert (tmp_path / "larger" / "tokenizer.json").read_text() == (started / "tokenizer.json").read_text()
+    assert "went on from" in (tmp_path / "larger" / "README.md").read_text()
+
+
+def test_only_a_training_of_like_dimensions_can_be_gone_on_from(tmp_path: Path, started: Path) -> None:
+    with pytest.raises(RecipeError, match="other dimensions"):
+        train(
+            tmp_path / "out", steps=1, start=started, **(SETTINGS | {"dimensions": replace(TINY, width=64)})
+        )
+    (started / "model.safetensors").write_bytes(b"\0" * 20)
+    with pytest.raises(RecipeError, match="no checkpoint of a training"):
+        train(tmp_path / "out", steps=1, start=started, **SETTINGS)
+    with pytest.raises(RecipeError, match=r"no tokenizer\.json"):
+        train(tmp_path / "out", steps=1, start=tmp_path / "nowhere", **SETTINGS)
+
+
+def test_processes_that_train_together_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # other processes take a whole vocabulary
+    from specialists.florence2.scenes_training import _Run
+
+    together = SETTINGS | {"processes": 2, "scenes": 1, "workers": 0, "precision": "float32"}
+    train(tmp_path / "two", steps=3, **together)
+    train(tmp_path / "again", steps=3, **together)
+    two, again = _weights(tmp_path / "two"), _weights(tmp_path / "again")
+    assert all(np.array_equal(two[name], again[name]) for name in two)
+    assert json.loads((tmp_path / "two" / "training.json").read_text())["processes"] == 2
+
+    # The same by hand: the mean of two gradients, each of one process's scenes.
+    settings: dict[str, Any] = {
+        "seed": 0,
+        "world": "pretraining",
+        "words": 300,
+        "precision": "float32",
+        "start": None,
+    }
+    run = _Run(settings, TINY, tmp_path / "none", Team())
+    drawing = _drawing(scenes=1, tokenizer=run.definition, words=run.words)
+    drawn = _first(drawing, 6, workers=0)
+    for step in range(3):
+        run._set_rates(step / 3)
+        for batch in drawn[2 * step : 2 * step + 2]:
+            (run._loss(batch, step / 3 >= 0.04, _Losses()) / 2).backward()  # type: ignore[no-untyped-call]
+        run._learn(sum(p.sum() * 0 for p in run.used))
+        run.step += 1
+    run.save(tmp_path / "hand")
+    hand = _weights(tmp_path / "hand")
+    assert all(np.allclose(two[n], hand[n], atol=2e-3) for n in two)
 
 
 def test_a_file_that_is_no_working_file_is_refused(tmp_path: Path) -> None:
@@ -281,10 +366,10 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_learning_lowers_the_loss(tmp_path: Path) -> None:
     # The same few scenes over and over must become likely: gradients reach every part that is used.
-    from specialists.florence2.scenes_training import _Losses, _Run
+    from specialists.florence2.scenes_training import _Run
 
-    settings = {"format": 1, "seed": 0, "world": "pretraining", "words": 300, "scenes": 2, "tasks": 3, "precision": "float32"}  # fmt: skip
-    run = _Run(settings, TINY, PRETRAINING, tmp_path / "none")
+    settings = {"format": 1, "seed": 0, "world": "pretraining", "words": 300, "scenes": 2, "tasks": 3, "precision": "float32", "start": None}  # fmt: skip
+    run = _Run(settings, TINY, tmp_path / "none", Team())
     (batch,) = _first(_drawing(tokenizer=run.definition, words=run.words), 1, workers=0)
     losses = []
     for _ in range(20):

@@ -64,10 +64,9 @@ def caption_quality(
     check_source(dataset, truth)
     texts = phrases = true = telling = same = phrases_true = told = images = 0
     for shard in dataset.shards:
-        right = dataset.annotations(truth, shard, _COLUMNS)
-        theirs = _by_image(right, "text", granularity)
-        things = _by_image(right, "region", "brief")
-        ours = _by_image(dataset.annotations(predictions, shard, _COLUMNS), "text", granularity)
+        theirs = texts_by_image(dataset, truth, shard, "text", granularity)
+        things = texts_by_image(dataset, truth, shard, "region", "brief")
+        ours = texts_by_image(dataset, predictions, shard, "text", granularity)
         images += len(theirs)
         told += len(theirs.keys() & ours.keys())
         for image_id, said in ours.items():
@@ -114,17 +113,20 @@ def region_agreement(dataset: Dataset, predictions: str, truth: str, granularity
     return Agreement(same / texts if texts else 0.0, texts)
 
 
+def texts_by_image(
+    dataset: Dataset, source: str, shard: str, kind: str, granularity: str
+) -> dict[str, list[str]]:
+    """What a source says in one shard of each image, at one granularity: texts in their order by image id."""
+    rows = _said(dataset.annotations(source, shard, _COLUMNS), kind, granularity)
+    found: dict[str, list[str]] = {}
+    for image_id, text in zip(rows["image_id"].to_pylist(), rows["text"].to_pylist(), strict=True):
+        found.setdefault(image_id, []).append(text)
+    return found
+
+
 def _said(table: pa.Table, kind: str, granularity: str) -> pa.Table:
     wanted = pc.and_(
         pc.equal(table["kind"], kind), pc.fill_null(pc.equal(table["granularity"], granularity), False)
     )
     rows = table.filter(pc.and_(wanted, pc.and_(pc.is_valid(table["text"]), pc.is_null(table["mask"]))))
     return rows.select(["annotation_id", "image_id", "text", "parent_id"])
-
-
-def _by_image(table: pa.Table, kind: str, granularity: str) -> dict[str, list[str]]:
-    rows = _said(table, kind, granularity)
-    found: dict[str, list[str]] = {}
-    for image_id, text in zip(rows["image_id"].to_pylist(), rows["text"].to_pylist(), strict=True):
-        found.setdefault(image_id, []).append(text)
-    return found

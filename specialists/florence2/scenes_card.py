@@ -27,7 +27,9 @@ def card(facts: dict[str, Any]) -> str:
         for measure, words in _MEASURES.items()
     )
     size = facts["dimensions"]
-    note = f" {facts['note']}" if facts.get("note") else ""
+    runs = _runs(facts)
+    scenes = sum(run["steps"] * run["scenes"] * run.get("processes", 1) for run in runs)
+    tasks = max(run["tasks"] for run in runs)
     return f"""# scenes-florence2
 
 A small Florence-2 of drawn scenes (`data_engine/scenes`), trained from nothing. It answers all {len(TASKS)} prompts of
@@ -43,13 +45,13 @@ nothing of photographs.
 
 ## Training
 
-- **Data**: {facts["data"]} (generator {facts["generator"]}), each drawn once and never again: {facts["steps"] * facts["scenes"]:,} scenes, with up
-  to {facts["tasks"]} prompts each. Seeds from 1,000,000 on are for training; every smaller seed is unseen.
-- **Run**: from random weights (seed {facts["seed"]}), {facts["steps"]:,} steps, AdamW, cosine, {facts["precision"]} arithmetic over float32
-  weights, exponential average. What helps so small a model learn to locate stands in
+- **Data**: {facts["data"]} (generator {facts["generator"]}), each drawn once and never again: {scenes:,} scenes, with up
+  to {tasks} prompts each. Seeds from 1,000,000 on are for training; every smaller seed is unseen.
+- **Run**: {" ".join(_told(run, place) for place, run in enumerate(runs))}
+  AdamW, cosine, {facts["precision"]} arithmetic over float32 weights, exponential average. What helps so small a model learn to locate stands in
   `scratch.py` and `locating.py`: initialisation, smooth location embeddings, soft location targets, and a dense
-  head that is thrown away.{note}
-- **Hardware**: a machine of {facts["cpus"]} CPU cores, shared with other work; {facts["seconds"] / 60:.0f} minutes.
+  head that is thrown away.
+- **Hardware**: a machine of {facts["cpus"]} CPU cores, shared with other work; {sum(run["seconds"] for run in runs) / 60:.0f} minutes.
 - **Make it again**: `fde scenes train florence2 OUTPUT`.
 
 ## Quality on unseen scenes
@@ -73,6 +75,23 @@ the files as shipped. Prompts about a caption, a phrase or a region are given th
 
 Apache-2.0, like this project. transformers, whose classes it is built from, is Apache-2.0 too.
 """
+
+
+def _runs(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The facts of the run and of those that it went on from, the first one first."""
+    earlier = facts.get("earlier")
+    return [*(_runs(earlier) if earlier else []), facts]
+
+
+def _told(run: dict[str, Any], place: int) -> str:
+    begun = (
+        f"it went on from those weights, run {place + 1},"
+        if place
+        else f"from random weights (seed {run['seed']}),"
+    )
+    a_step = run["scenes"] * run.get("processes", 1)
+    told = f"{begun} {run['steps']:,} steps of {a_step} scenes at {run['dimensions']['side']} pixels in {run['seconds'] / 60:.0f} minutes."
+    return f"{told} {run['note']}" if run.get("note") else told
 
 
 def _share(value: float) -> str:

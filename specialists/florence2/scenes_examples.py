@@ -80,14 +80,17 @@ class Batch:
     answers: list[list[int]]
 
 
-def batches(drawing: Drawing, start: int = 0, workers: int = 1) -> Iterator[Batch]:
-    """Endless batches from number `start` on. With `workers` 0 they are drawn here, else in processes."""
+def batches(drawing: Drawing, start: int = 0, workers: int = 1, stride: int = 1) -> Iterator[Batch]:
+    """Endless batches, every `stride`th from number `start` on.
+
+    With `workers` 0 they are drawn here, else in processes.
+    """
     if workers == 0:
         painter = _Painter(drawing)
         number = start
         while True:
             yield painter.batch(number)
-            number += 1
+            number += stride
     # Spawned rather than forked: a fork of a process with torch's threads may hang.
     with ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(drawing,)
@@ -98,7 +101,7 @@ def batches(drawing: Drawing, start: int = 0, workers: int = 1) -> Iterator[Batc
             while True:
                 while len(waiting) < 8 * workers:
                     waiting.append(pool.submit(_make, number))
-                    number += 1
+                    number += stride
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -24,7 +24,7 @@ import numpy as np
 
 from data_engine.errors import MissingPackageError, RecipeError
 from data_engine.scenes.scene import TRAINING_SEED, UNSEEN_SEED, make_scene
-from data_engine.scenes.world import PRETRAINING, WORLDS, World
+from data_engine.scenes.world import PRETRAINING, WORLDS, World, find_world
 from data_engine.scenes.write import GENERATOR
 from data_engine.storage import storage_errors
 from specialists.florence2.scenes_card import card
@@ -37,6 +37,8 @@ from specialists.florence2.scratch import (
     make_tokenizer,
     wrap_tokenizer,
 )
+from specialists.florence2.shared_steps import Team, team
+from specialists.florence2.start import load_start, read_tokenizer
 from specialists.training_arithmetic import training_arithmetic
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ _GROUPS = 3
 """Prompts of a batch are answered in so many groups of like length, so that little is padding."""
 _LOG_SECONDS, _SAVE_SECONDS = 30.0, 150.0
 _TOKENIZER_SCENES = 400
-_FORMAT = 1
+_FORMAT = 2
+_SETTINGS_KEPT = ("seed", "words", "scenes", "tasks", "precision", "dimensions", "processes")
 
 
 def train(
@@ -77,11 +80,15 @@ def train(
     workers: int = 1,
     precision: str = "bfloat16",
     evaluate_on: int = 200,
+    processes: int = 1,
+    start: Path | None = None,
 ) -> Quality:
     """Train for so many minutes, or exactly `steps` steps, write the checkpoint to the folder `output`, measure it.
 
     A step takes `scenes` scenes, drawn by `workers` processes beside the training (0: within it), and of
-    each up to `tasks` tasks with one prompt. `words` is the size of the tokenizer without marks and
+    each up to `tasks` tasks with one prompt. `processes` of them, each with as many `threads`, take every
+    step together, with as many scenes each. `start` is the folder of an earlier training to go on from,
+    instead of random weights; `dimensions` may differ from its own in `side` and `window`. `words` is the size of the tokenizer without marks and
     locations. `precision` is that of the arithmetic, bfloat16 or float32; what is saved is float16.
     With `steps`, the result depends on the arguments alone (and the machine's arithmetic).
 
@@ -92,9 +99,13 @@ def train(
     `training.json` beside the weights. Raises RecipeError for unusable arguments or a working file of
     other ones, MissingPackageError, and StorageError when `output` cannot be written.
     """
-    if min(scenes, tasks, evaluate_on) < 1 or workers < 0 or (minutes <= 0 if steps is None else steps < 1):
+    if (
+        min(scenes, tasks, evaluate_on, processes) < 1
+        or workers < 0
+        or (minutes <= 0 if steps is None else steps < 1)
+    ):
         raise RecipeError(
-            "scenes, tasks, evaluate_on and minutes (or steps) must be more than 0, workers not less",
+            "scenes, tasks, evaluate_on, processes and minutes (or steps) must be more than 0, workers not less",
             "correct the arguments",
         )
     if precision not in ("bfloat16", "float32"):
@@ -113,22 +124,29 @@ def train(
         "tasks": tasks,
         "precision": precision,
         "dimensions": asdict(dimensions),
+        "processes": processes,
+        "start": None if start is None else str(start.resolve()),
     }
     with storage_errors(str(output)):
         output.mkdir(parents=True, exist_ok=True)
+    span = (minutes * 60 if steps is None else None, steps, workers)
     with training_arithmetic(threads):
-        run = _Run(settings, dimensions, world, working)
-        run.fit(minutes * 60 if steps is None else None, steps, workers)
+        with team(processes, _help, threads, settings, dimensions, working, span) as whole:
+            run = _Run(settings, dimensions, working, whole)
+            run.fit(*span)
         facts = {
             "data": f"drawn scenes of the {world.name} world, seed {TRAINING_SEED + seed}",
             "world": world.name,
             "generator": GENERATOR,
-            **{key: settings[key] for key in ("seed", "words", "scenes", "tasks", "precision", "dimensions")},
+            **{key: settings[key] for key in _SETTINGS_KEPT},
             "cpus": os.cpu_count(),
             "steps": run.step,
             "seconds": round(run.seconds, 1),
             "parameters": sum(p.numel() for p in run.model.parameters()),
         }
+        if start is not None:
+            earlier = json.loads((start / FACTS).read_text(encoding="utf-8"))
+            facts["earlier"] = {key: value for key, value in earlier.items() if key != "unseen"}
         with storage_errors(str(output)):
             run.save(output)
             _write_facts(output, facts)
@@ -171,24 +189,44 @@ def _write_facts(output: Path, facts: dict[str, Any]) -> None:
     (output / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
+def _help(
+    whole: Team,
+    threads: int | None,
+    settings: dict[str, Any],
+    dimensions: Dimensions,
+    working: Path,
+    span: tuple[float | None, int | None, int],
+) -> None:
+    """The work of a team's other processes."""
+    with training_arithmetic(threads):
+        _Run(settings, dimensions, working, whole).fit(*span)
+
+
 class _Run:
     """One training: the model, what is kept beside it, and how far it is. Goes on from `working` if it can."""
 
-    def __init__(self, settings: dict[str, Any], dimensions: Dimensions, world: World, working: Path) -> None:
+    def __init__(self, settings: dict[str, Any], dimensions: Dimensions, working: Path, whole: Team) -> None:
         import torch
 
         from specialists.florence2.locating import DenseHead, SoftLocations
 
-        self.settings, self.dimensions, self.working = settings, dimensions, working
+        self.settings, self.dimensions, self.working, self.whole = settings, dimensions, working, whole
+        start = None if settings["start"] is None else Path(settings["start"])
         saved = _read_working(working, settings)
         if saved is None:
-            corpus, self.words = _vocabulary(TRAINING_SEED + settings["seed"], world)
-            self.tokenizer = make_tokenizer(corpus, settings["words"])
+            corpus, self.words = _vocabulary(TRAINING_SEED + settings["seed"], find_world(settings["world"]))
+            self.tokenizer = (
+                make_tokenizer(corpus, settings["words"])
+                if start is None
+                else wrap_tokenizer(read_tokenizer(start))
+            )
             self.definition: str = self.tokenizer.backend_tokenizer.to_str()
         else:
             self.definition, self.words = saved["tokenizer"], tuple(saved["words"])
             self.tokenizer = wrap_tokenizer(self.definition)
         self.model: Any = make_model(self.tokenizer, dimensions, settings["seed"])
+        if start is not None and saved is None:
+            load_start(self.model, start, dimensions)
         # Matrix products and a softmax are faster here than the fused attention, backwards above all.
         self.model.set_attn_implementation("eager")
         torch.manual_seed(settings["seed"])
@@ -261,9 +299,10 @@ class _Run:
         shown = kept = started = time.monotonic()
         before = self.seconds
         losses = _Losses()
-        for batch in batches(drawing, self.step, workers):
+        first = self.step * self.whole.size + self.whole.rank
+        for batch in batches(drawing, first, workers, self.whole.size):
             now = time.monotonic()
-            self.seconds = before + now - started
+            self.seconds = self.whole.agreed(before + now - started)
             spent = self.step / steps if steps is not None else self.seconds / float(limit or 1)
             if spent >= 1 and self.step:
                 break
@@ -271,6 +310,8 @@ class _Run:
             loss = self._loss(batch, spent >= _DENSE_ALONE, losses)
             self._learn(loss)
             self.step += 1
+            if self.whole.rank:
+                continue  # one of them tells and keeps
             if now - shown >= _LOG_SECONDS:
                 shown = now
                 log.info(
@@ -280,7 +321,8 @@ class _Run:
             if now - kept >= _SAVE_SECONDS:
                 kept = now
                 self._keep()
-        self._keep()
+        if not self.whole.rank:
+            self._keep()
 
     def _learn(self, loss: torch.Tensor) -> None:
         """One step of the optimizer, and of the average."""
@@ -290,6 +332,7 @@ class _Run:
         for master, used in zip(self.masters, self.used, strict=True):
             master.grad = None if used.grad is None else used.grad.float()
             used.grad = None
+        self.whole.average([master.grad for master in self.masters if master.grad is not None])
         norm = torch.nn.utils.clip_grad_norm_(self.masters, 1.0)
         if not torch.isfinite(norm):
             # One broken step must not end an hour's work; it teaches nothing.
