@@ -18,6 +18,7 @@ from data_engine.runner.inline import run_inline
 from data_engine.runner.plan import Plan, make_plan
 from data_engine.runner.pool import run_on_ray
 from data_engine.runner.progress import Reporter, StageProgress
+from data_engine.students import with_students
 
 Runner = Literal["auto", "inline", "ray"]
 
@@ -49,6 +50,7 @@ def annotate(
     """
     dataset.store.sweep()
     reporter = reporter or Reporter()
+    recipe = with_students(recipe, dataset, reporter.note)
     plan = make_plan(recipe, dataset)
     stages = _progress(plan, dataset)
     for stage in plan.stages.values():

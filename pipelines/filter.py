@@ -17,6 +17,7 @@ from data_engine.fingerprint import digest
 from data_engine.recipe import Recipe
 from data_engine.schema import ANNOTATIONS, VERDICTS
 from data_engine.shards import read_provenance, read_table, write_shard
+from data_engine.students import with_students
 from data_engine.verdicts import Judge
 
 
@@ -40,6 +41,7 @@ def filter_dataset(
     """
     if not recipe.filters:
         raise RecipeError(f"the recipe {recipe.name!r} has no filters", "add some under `filters:`")
+    recipe = with_students(recipe, dataset, lambda _: None)
     add_import_folder(recipe.folder)
     judge = Judge(
         recipe.filters,
