@@ -40,13 +40,13 @@ def weighted(boxes: Floats, scores: Floats, sources: Ints, weights: Floats, thre
 
     The strongest box first (score times weight), each joins the cluster whose fused box it overlaps most,
     at an IoU above `threshold`, or founds one. A cluster's box is the mean of its members' coordinates,
-    weighted by strength. Its score is the mean of their scores, weighted by their sources, times the
-    share that the sources which have it are of all weights.
+    weighted by strength. Its score is the mean over all sources, weighted by them, of the best score that
+    each gives it, 0 where a source has no box in it.
 
-    The paper's factor is min(T, N) / N with T boxes and N models. Here each source counts once, so that
-    two boxes of one detector are no agreement, and no weights lift a score above 1; the two are equal
-    where weights are and no source has two boxes in a cluster (the authors' code has this one too, as
-    `box_and_model_avg`).
+    The paper takes the mean over boxes, times min(T, N) / N for T boxes of N models. The two are equal
+    where weights are and no source has two boxes in a cluster. Where one has, two boxes of one detector
+    are no agreement here, and its weak duplicates (detectors without suppression make many) do not pull
+    down what it is sure of.
     """
     strengths = np.maximum(scores * weights[sources], _LEAST)
     fused, sums, totals = np.empty((len(boxes), 4)), np.zeros((len(boxes), 4)), np.zeros(len(boxes))
@@ -67,11 +67,9 @@ def weighted(boxes: Floats, scores: Floats, sources: Ints, weights: Floats, thre
             count += 1
         else:
             fused[place] = sums[place] / totals[place]
-    by = weights[sources]
-    mean = np.bincount(of, by * scores, count) / np.bincount(of, by, count)
-    has = np.zeros((count, len(weights)), bool)
-    has[of, sources] = True
-    return Clusters(fused[:count], mean * (has @ weights / weights.sum()), of)
+    best_of = np.zeros((count, len(weights)))
+    np.maximum.at(best_of, (of, sources), scores)
+    return Clusters(fused[:count], best_of @ weights / weights.sum(), of)
 
 
 def agreement(

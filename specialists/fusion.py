@@ -24,7 +24,7 @@ from data_engine.recipe import RESERVED
 from data_engine.schema import MEMBER
 from specialists.box_fusion import Clusters, Ints, agreement, strongest_first, weighted
 
-VERSION = 1
+VERSION = 2
 
 _IOU = {"weighted": 0.55, "agreement": 0.65}
 

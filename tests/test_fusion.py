@@ -68,9 +68,9 @@ def reference(found, weights, threshold):
             means[at] = tuple(sum(max(m[0], 1e-6) * m[1][k] for m in clusters[at]) / total for k in range(4))
     answer = []
     for mean, members in zip(means, clusters, strict=True):
-        average = sum(weights[i] * s for _, _, s, i in members) / sum(weights[i] for *_, i in members)
-        share = sum(weights[i] for i in {i for *_, i in members}) / sum(weights)
-        answer.append((mean, average * share, len(members)))
+        best_of = [max((s for _, _, s, own in members if own == i), default=0) for i in range(len(weights))]
+        score = sum(w * s for w, s in zip(weights, best_of, strict=True)) / sum(weights)
+        answer.append((mean, score, len(members)))
     return answer
 
 
@@ -348,3 +348,22 @@ def test_in_a_recipe_sql_lists_the_members_of_every_fused_box(tmp_path: Path):
         "+ (SELECT count(*) FROM triplets) AS others, (SELECT count(*) FROM failures) AS failures",
     ).to_pylist()
     assert counts == {"regions": 10, "others": 0, "failures": 0}
+
+
+@pytest.mark.slow
+def test_on_photos_two_sizes_of_a_detector_fused_are_printed_beside_each(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks.photos import figures
+
+    found = figures(
+        shared / "data" / "photos", shared / "weights" / "yolo26n.pt", [640, 800], tmp_path / "ds"
+    )
+    with capsys.disabled():
+        print(
+            "", *(f"{name:<10} AP {ap:.4f} AP50 {ap50:.4f}" for name, (ap, ap50) in found.items()), sep="\n"
+        )
+    small, large = found["yolo-640"], found["yolo-800"]
+    for fused in (found["weighted"], found["agreement"]):
+        assert fused[0] > min(small[0], large[0])
+    assert found["weighted"][1] > max(small[1], large[1])
