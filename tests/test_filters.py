@@ -16,8 +16,10 @@ from data_engine.ingest.run import ingest
 from data_engine.query import sql
 from data_engine.recipe import FilterPart, Recipe, Where
 from data_engine.runner.progress import Reporter
+from data_engine.schema import MEMBER
 from data_engine.verdicts import Judge
 from filters.box_size import MinimumSide
+from filters.fused_members import FusedMembers
 from filters.score import MinimumScore
 from filters.text_length import TextLength
 from pipelines.annotate import annotate
@@ -51,6 +53,26 @@ def test_the_first_filter_that_drops_a_row_gives_the_reason_and_its_value():
     assert verdicts["dropped_by"].to_pylist() == ["low", "tiny", None]
     assert verdicts["value"].to_pylist() == [pytest.approx(0.1), 2.0, None]
     assert verdicts["kept"].to_pylist() == [False, False, True]
+
+
+def test_boxes_that_were_fused_go_and_the_fused_one_stays():
+    detector = rows(
+        first := Annotation("region", "cup", "phrase", box=(0, 0, 8, 8), score=0.9),
+        Annotation("region", box=(0, 0, 8, 8), parent=first, mask={"size": [8, 8], "counts": "P2"}),
+        Annotation("region", "dog", "phrase", box=(20, 0, 28, 8), score=0.2),
+        source="yolo",
+    )
+    ids = detector["annotation_id"].to_pylist()
+    fused = rows(
+        made := Annotation("region", "cup", "phrase", box=(0, 0, 8, 8), score=0.8),
+        Annotation("region", ids[0], MEMBER, parent=made),
+        source="fused",
+    )
+    verdicts = judge(fused=(FusedMembers(), Where(kind=["region"])))(pa.concat_tables([detector, fused]))
+    # The mask hangs on the box that went; the dog's box went into none.
+    assert verdicts["dropped_by"].to_pylist() == ["fused", "parent", None, None, None]
+    none = judge(fused=(FusedMembers(), Where(kind=["region"])))(detector)
+    assert none["kept"].to_pylist() == [True] * 3
 
 
 def test_a_filter_sees_only_the_rows_that_where_selects():
