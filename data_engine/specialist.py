@@ -20,6 +20,9 @@ class Specialist(Protocol):
     it lists none. The answer has one list of annotations per image, in the same order. An ImageError in
     such a list is one thing that could not be said: a failure of that image, which keeps the others.
 
+    A specialist with the attribute `needs_pixels = False` answers to statements alone: no file is read
+    for it, and its `images` have their ids and sizes, and black pixels.
+
     What it raises costs only the image that causes it: the batch is tried again image by image.
     """
 

@@ -75,6 +75,8 @@ class Fusion:
     Raises RecipeError.
     """
 
+    needs_pixels = False
+
     def __init__(
         self,
         detectors: Sequence[str] | Mapping[str, float],

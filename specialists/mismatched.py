@@ -27,6 +27,8 @@ class Mismatched:
     others, nothing is said. The same batches give the same statements.
     """
 
+    needs_pixels = False
+
     def __call__(self, images: Sequence[Image], said: pa.Table | None) -> list[list[Annotation]]:
         if said is None:
             raise SpecialistError(

@@ -31,6 +31,8 @@ class Noise:
     args that make no sense.
     """
 
+    needs_pixels = False
+
     def __init__(
         self,
         seed: int = 0,
@@ -78,6 +80,8 @@ class NoiseLabels:
     It makes the copy again and finds its rows by their ids. Raises RecipeError when they are not those
     that the noisy source has, as with other args.
     """
+
+    needs_pixels = False
 
     def __init__(self, of: str, **noise: Any) -> None:
         self.of = of

@@ -34,6 +34,8 @@ class NounChunks:
     Each text is parsed once per batch. Raises MissingPackageError or ModelLoadError without the parser.
     """
 
+    needs_pixels = False
+
     def __init__(self, sources: list[str] | None = None) -> None:
         self.sources = None if sources is None else frozenset(sources)
         noun_phrases([""])  # a missing parser fails here, once, and not image by image

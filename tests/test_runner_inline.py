@@ -193,3 +193,12 @@ def test_provenance_stands_in_the_shard_itself(dataset):
     assert provenance["recipe"]["use"] == TOY + "Numbers"
     assert (provenance["images"], provenance["rows"], provenance["failures"]) == (5, 10, 0)
     assert len(provenance["fingerprint"]) == 32
+
+
+def test_a_specialist_that_needs_no_pixels_reads_no_file(dataset, tmp_path):
+    known = dict(ask(dataset, "SELECT image_id, width || ' x ' || height FROM images"))
+    for file in (tmp_path / "pictures").iterdir():
+        file.unlink()
+    run(dataset, recipe(sizes=part("Sizes", batch=4)))
+    assert dict(ask(dataset, "SELECT image_id, text FROM texts")) == known
+    assert ask(dataset, "SELECT count(*) FROM failures") == [(0,)]

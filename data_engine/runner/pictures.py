@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from data_engine.dataset import Dataset
@@ -16,6 +17,9 @@ from data_engine.image import Image, decode, image_id_of
 from data_engine.image_bytes import ByteReader
 
 _COLUMNS = ("image_id", "keys", "uri", "offset", "length", "bytes")
+_SIZES = ("image_id", "keys", "uri", "width", "height")
+
+_NO_PIXELS = np.zeros((1, 1, 3), np.uint8)
 
 
 @dataclass(slots=True, frozen=True)
@@ -32,6 +36,25 @@ class Picture:
     def size(self) -> tuple[int, int] | None:
         """Width and height, where it could be decoded."""
         return None if self.image is None else (self.image.width, self.image.height)
+
+
+def unread_pictures(
+    dataset: Dataset, shard: str, *, batch: int, skip: Collection[str] = ()
+) -> Iterator[list[Picture]]:
+    """Batches of a shard's pictures without a byte of any file: of the right size, and black.
+
+    Their pixels take no memory whatever their size. Images whose id is in `skip` are errors.
+    """
+
+    def one(row: dict[str, Any]) -> Picture:
+        if row["image_id"] in skip:
+            error = ImageError("killed_worker", "the process died whenever it worked on this image")
+            return Picture(row["image_id"], row["keys"][0], row["uri"], None, error)
+        pixels = np.broadcast_to(_NO_PIXELS, (row["height"], row["width"], 3))
+        return Picture(row["image_id"], row["keys"][0], row["uri"], Image(row["image_id"], pixels), None)
+
+    for rows in dataset.image_batches(shard, batch, _SIZES):
+        yield [one(row) for row in rows.to_pylist()]
 
 
 def read_pictures(

@@ -17,7 +17,7 @@ from data_engine.entry_point import add_import_folder, load
 from data_engine.errors import FdeError, ImageError, SpecialistError
 from data_engine.image import Image
 from data_engine.recipe import SpecialistPart
-from data_engine.runner.pictures import Picture, read_pictures
+from data_engine.runner.pictures import Picture, read_pictures, unread_pictures
 from data_engine.schema import ANNOTATIONS
 from data_engine.specialist import Specialist
 
@@ -129,6 +129,11 @@ class Worker:
         yield Done(seen, len(failures), table.num_rows)
 
     def _pictures(self, shard: str, careful: Careful | None) -> Iterator[list[Picture]]:
+        if not getattr(self.specialist, "needs_pixels", True):
+            batch = self.part.batch if careful is None else 1
+            return unread_pictures(
+                self.dataset, shard, batch=batch, skip=() if careful is None else careful.skip
+            )
         if careful is None:
             threads = max(2, round(self.part.cpus))
             return read_pictures(self.dataset, shard, batch=self.part.batch, threads=threads)
