@@ -9,7 +9,7 @@ import pyarrow as pa
 
 FORMAT_VERSION = 1
 
-KINDS = ("text", "region", "phrase")
+KINDS = ("text", "region", "phrase", "image")
 TEXT_GRANULARITIES = ("brief", "detailed", "more_detailed", "class", "ocr")
 CHANGE = "change"
 MEMBER = "member"
@@ -77,6 +77,8 @@ ANNOTATIONS = pa.schema(
   `text` its name.
 - a member of a fused region: kind `region`, granularity `member`, parent the fused region, and as `text`
   the `annotation_id` of a row that it was made from; no box of its own.
+- a measure of the picture itself: kind `image`, granularity its name (`sharpness`, `unsafe`, ...), and its
+  `score`, or where that does not lie in 0..1, its `text`.
 - a score by a model that judges statements: `score` alone; kind of, and parent, the statement judged.
 
 `score` lies in 0..1 and is null where a source has none (people do not score)."""

@@ -34,11 +34,17 @@ class Specialist(Protocol):
 class Filter(Protocol):
     """True keeps a row; the filter's name in the recipe is the reason given for the rest.
 
-    `annotations` are the rows of one shard that the filter applies to and that no earlier filter
-    dropped. A filter that also has a method `values(annotations) -> pa.Array` (float, one per row)
-    has what it measured stored beside its verdicts. What hangs on a dropped row falls with it, but not
-    for a filter with the attribute `cascades = False`: that drops the row's text and not the region or
-    sentence that others belong to.
+    `annotations` are the rows of one shard that the filter applies to and that no earlier filter dropped,
+    all rows of an image together. What else a filter may have:
+
+    - `values(annotations) -> pa.Array`, float, one per row: what it measured, stored beside its verdicts.
+    - `cascades = False`: what hangs on a dropped row does not fall with it, for only the row's text is
+      wrong and not the region or sentence that others belong to.
+    - `image_columns`, a tuple of columns of the image index, such as `("width", "height")`: they are
+      joined to `annotations`, each with `image_` before its name.
+    - `whole_image = True`: where it drops a row, everything that was said of that image is dropped.
+    - `survey(dataset, where) -> str`: called once before the first shard, to look at the whole data set.
+      Its answer stands for what was found: where it changes, verdicts are made anew.
     """
 
     def __call__(self, annotations: pa.Table) -> pa.BooleanArray: ...

@@ -25,30 +25,42 @@ class Judge:
     parts: Mapping[str, FilterPart]
     filters: Mapping[str, Filter]
 
-    def __call__(self, annotations: pa.Table, round_: int = 0) -> pa.Table:
+    @property
+    def image_columns(self) -> list[str]:
+        """The columns of the image index that its filters look at."""
+        wanted = [column for made in self.filters.values() for column in getattr(made, "image_columns", ())]
+        return list(dict.fromkeys(wanted))
+
+    def __call__(
+        self,
+        annotations: pa.Table,
+        round_: int = 0,
+        images: pa.Table | None = None,
+        before: pa.Table | None = None,
+        unchanged: int = 0,
+    ) -> pa.Table:
         """The verdicts on the statements of whole images: one row each, in the same order.
+
+        `images` are those images' rows with `image_columns`, where a filter asks for any. `before` are
+        earlier verdicts on the same rows: what the first `unchanged` filters dropped is taken from there.
 
         A filter sees only what no earlier filter dropped. What hangs on a dropped statement falls with it,
         except where the filter says `cascades = False`. Raises SpecialistError when a filter's answer
         is not one True or False per row.
         """
-        dropped = np.full(annotations.num_rows, -1, np.int64)
-        holds = np.zeros(annotations.num_rows, bool)
-        values = np.full(annotations.num_rows, np.nan, np.float32)
         names = list(self.parts)
+        state = _State.new(annotations.num_rows)
+        if before is not None:
+            state.take_over(before, names[:unchanged])
         for number, name in enumerate(names):
-            rows = np.flatnonzero(_applies(self.parts[name].where, annotations) & (dropped < 0))
-            if not len(rows):
-                continue
-            seen = annotations.take(pa.array(rows))
-            keep = self._keep(name, seen)
-            out = rows[~keep]
-            dropped[out] = number
-            holds[out] = not getattr(self.filters[name], "cascades", True)
-            measure = getattr(self.filters[name], "values", None)
-            if measure is not None:
-                values[out] = measure(seen).to_numpy(zero_copy_only=False)[~keep]
-        dropped = _cascade(annotations, dropped, holds, len(names))
+            made = self.filters[name]
+            if number >= unchanged:
+                rows = np.flatnonzero(_applies(self.parts[name].where, annotations) & (state.dropped < 0))
+                if len(rows):
+                    self._drop(number, annotations, rows, images, state)
+            if not getattr(made, "cascades", True):
+                state.holds |= state.dropped == number
+        dropped = _cascade(annotations, state.dropped, state.holds, len(names))
         reasons = pa.array([*names, PARENT], pa.string())
         by = reasons.take(pa.array(dropped, mask=dropped < 0))
         return pa.table(
@@ -58,16 +70,37 @@ class Judge:
                 "source": annotations["source"],
                 "kept": pa.array(dropped < 0),
                 "dropped_by": by,
-                "value": pa.array(values, pa.float32(), mask=np.isnan(values)),
+                "value": pa.array(state.values, pa.float32(), mask=np.isnan(state.values)),
                 "round": pa.array(np.full(annotations.num_rows, round_, np.int32)),
             },
             schema=VERDICTS,
         )
 
+    def _drop(
+        self, number: int, annotations: pa.Table, rows: np.ndarray, images: pa.Table | None, state: _State
+    ) -> None:
+        """Let one filter judge some rows, and write down what it drops."""
+        name = list(self.parts)[number]
+        made = self.filters[name]
+        seen = annotations.take(pa.array(rows))
+        columns = getattr(made, "image_columns", ())
+        if columns:
+            seen = _with_images(seen, images, columns)
+        keep = self._keep(name, seen)
+        out = rows[~keep]
+        if not len(out):
+            return
+        state.dropped[out] = number
+        measure = getattr(made, "values", None)
+        if measure is not None:
+            state.values[out] = _plain(measure(seen)).to_numpy(zero_copy_only=False)[~keep]
+        if getattr(made, "whole_image", False):
+            _drop_images(number, annotations, out, state)
+
     def _keep(self, name: str, rows: pa.Table) -> np.ndarray:
         kept = self.filters[name](rows)
         if isinstance(kept, pa.ChunkedArray):
-            kept = kept.combine_chunks()
+            kept = _plain(kept)
         if not isinstance(kept, pa.BooleanArray) or len(kept) != rows.num_rows:
             raise SpecialistError(
                 f"filters.{name} answered with {type(kept).__name__} for {rows.num_rows} rows",
@@ -75,6 +108,52 @@ class Judge:
             )
         # Null is "cannot say": a statement is dropped for a reason, never for want of one.
         return np.asarray(pc.fill_null(kept, True).to_numpy(zero_copy_only=False))
+
+
+@dataclass(eq=False)
+class _State:
+    """Of each row the number of the filter that dropped it, or -1; what it measured; and whether what
+    hangs on the row stays all the same."""
+
+    dropped: np.ndarray
+    values: np.ndarray
+    holds: np.ndarray
+
+    @classmethod
+    def new(cls, count: int) -> _State:
+        return cls(np.full(count, -1, np.int64), np.full(count, np.nan, np.float32), np.zeros(count, bool))
+
+    def take_over(self, before: pa.Table, names: list[str]) -> None:
+        found = pc.index_in(before["dropped_by"], pa.array(names, pa.string())).combine_chunks()
+        self.dropped = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        # Not a view of the table: what later filters measure is written into it.
+        values = np.array(before["value"].to_numpy(zero_copy_only=False), np.float32)
+        self.values = np.where(self.dropped >= 0, values, np.float32(np.nan))
+
+
+def _plain(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """One array. `combine_chunks` of a column without chunks gives an array too."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _with_images(rows: pa.Table, images: pa.Table | None, columns: tuple[str, ...]) -> pa.Table:
+    if images is None:
+        raise SpecialistError(
+            f"a filter looks at the images' {', '.join(columns)}, which are not given", "give `images`"
+        )
+    at = pc.index_in(rows["image_id"], images["image_id"])
+    for column in columns:
+        rows = rows.append_column(f"image_{column}", images[column].take(at))
+    return rows
+
+
+def _drop_images(number: int, annotations: pa.Table, out: np.ndarray, state: _State) -> None:
+    """Everything of the images that rows `out` are about, with the value that the image was dropped for."""
+    ids = pc.dictionary_encode(_plain(annotations["image_id"])).indices.to_numpy()
+    bad, first = np.unique(ids[out], return_index=True)
+    falls = np.flatnonzero(np.isin(ids, bad) & (state.dropped < 0))
+    state.dropped[falls] = number
+    state.values[falls] = state.values[out[first[np.searchsorted(bad, ids[falls])]]]
 
 
 def _applies(where: Where, annotations: pa.Table) -> np.ndarray:

@@ -99,19 +99,41 @@ def annotate(
 
 
 @app.command("filter")
-def filter_(dataset: DatasetArgument, recipe: RecipeOption = "scenes") -> None:
-    """Judge every annotation by a recipe's filters, and write each verdict with its reason."""
-    from data_engine.dataset import Dataset
-    from pipelines.filter import filter_dataset
+def filter_(
+    dataset: DatasetArgument,
+    recipe: RecipeOption = "scenes",
+    explain: Annotated[bool, typer.Option(help="Also show some of what each filter dropped.")] = False,
+    sample: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="A dry run on this share of the shards; nothing is written."),
+    ] = None,
+) -> None:
+    """Judge every annotation by a recipe's filters, and write each verdict with its reason.
 
+    Run it again after a change: what earlier filters dropped is kept, the changed one and those after it
+    judge anew.
+    """
+    from data_engine.dataset import Dataset
+    from data_engine.errors import RecipeError
+    from pipelines.filter import filter_dataset
+    from pipelines.funnel import funnel, samples
+
+    if explain and sample is not None:
+        raise RecipeError("a dry run writes no verdicts to explain", "leave out --explain or --sample")
     chosen = _recipe(recipe)
-    summary = filter_dataset(Dataset.open(dataset), chosen)
-    _say(f"{summary.seen:,} annotations in {summary.shards_done + summary.shards_skipped} shards "
-         f"({summary.shards_skipped} judged before)")  # fmt: skip
-    for name in (*chosen.filters, "parent"):
-        if name in chosen.filters or summary.dropped[name]:
-            _say(f"  dropped by {name}: {summary.dropped[name]:,}")
-    _say(f"  kept: {summary.kept:,}")
+    opened = Dataset.open(dataset)
+    summary = filter_dataset(opened, chosen, sample=sample)
+    shards = summary.shards_done + summary.shards_skipped
+    if sample is not None:
+        _say(f"a sample of {shards} of {len(opened.shards)} shards; nothing is written")
+    elif summary.shards_skipped:
+        _say(f"{summary.shards_skipped} of {shards} shards were judged before")
+    for line in funnel(chosen, summary):
+        _say(line)
+    if explain:
+        _say("some of what was dropped (source, kind, text, and what was measured):")
+        for line in samples(opened, chosen):
+            _say(line)
 
 
 @app.command()

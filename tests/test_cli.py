@@ -71,11 +71,20 @@ def test_annotate_again_does_nothing_and_filter_prints_the_funnel(fde, toy):
     code, out, _ = fde("filter", dataset, "--recipe", recipe)
     assert code == 0
     assert [line.strip() for line in out.splitlines()] == [
-        "1,198 annotations in 1 shards (0 judged before)",
-        "dropped by low: 599",
-        "dropped by parent: 599",
+        "1,198 annotations of 599 images",
+        "dropped by low: 599  50.0 %, left 599",
+        "dropped by parent: 599  50.0 %, left 0",
         "kept: 0",
+        "images of which nothing is kept: 599",
     ]
+    code, out, _ = fde("filter", dataset, "--recipe", recipe, "--explain")
+    assert code == 0 and out.startswith("1 of 1 shards were judged before\n")
+    assert out.count("  numbers text brief: number ") == out.count("  numbers phrase: ") == 5
+    shown = out.splitlines()
+    assert shown.index("low:") < shown.index("parent:")
+    code, out, _ = fde("filter", dataset, "--recipe", recipe, "--sample", 0.1)
+    assert code == 0 and out.startswith("a sample of 1 of 1 shards; nothing is written\n")
+    assert fde("filter", dataset, "--recipe", recipe, "--sample", 0.1, "--explain")[0] == 2
 
 
 def test_sql_writes_every_format(fde, toy, tmp_path):

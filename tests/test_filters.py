@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_engine.annotation import Annotation, AnnotationRows
@@ -24,7 +25,7 @@ from filters.score import MinimumScore
 from filters.text_length import TextLength
 from pipelines.annotate import annotate
 from pipelines.filter import filter_dataset
-from tests.test_runner_inline import part, recipe
+from tests.test_runner_inline import ask, part, recipe
 from tests.toy_sources import write_pictures
 
 
@@ -162,3 +163,128 @@ def test_verdicts_are_made_anew_only_when_a_rule_or_the_annotations_change(datas
 def test_a_recipe_without_filters_is_refused(dataset):
     with pytest.raises(RecipeError, match="no filters"):
         filter_dataset(dataset, Recipe(name="none"))
+
+
+class Wide:
+    """Drops images wider than they are high, whole; looks at one row of each."""
+
+    image_columns = ("width", "height")
+    whole_image = True
+
+    def __init__(self, most: float = 1.0) -> None:
+        self.most = most
+
+    def __call__(self, annotations: pa.Table) -> pa.BooleanArray:
+        return pc.less_equal(self.values(annotations), self.most)
+
+    def values(self, annotations: pa.Table) -> pa.Array:
+        ratio = pc.divide(pc.cast(annotations["image_width"], pa.float32()), annotations["image_height"])
+        return ratio.combine_chunks()
+
+
+class Common:
+    """Drops texts that more than `most` images have, in the whole data set."""
+
+    def __init__(self, most: int = 1) -> None:
+        self.most = most
+
+    def survey(self, dataset: Dataset, where: Where) -> str:
+        found = sql(
+            dataset, "SELECT text FROM texts GROUP BY 1 HAVING count(DISTINCT image_id) > 10"
+        ).to_pylist()
+        self.common = pa.array([row["text"] for row in found], pa.string())
+        return str(sorted(self.common.to_pylist()))
+
+    def __call__(self, annotations: pa.Table) -> pa.BooleanArray:
+        return pc.invert(pc.is_in(annotations["text"], self.common)).combine_chunks()
+
+
+HERE = "tests.test_filters:"
+
+
+def test_an_image_that_falls_takes_everything_with_it_but_no_other_image():
+    seen = pa.concat_tables(
+        [
+            rows(Annotation("image", "12", "sharpness"), Annotation("text", "a")),
+            rows(Annotation("text", "b"), source="t"),
+        ]
+    )
+    other = AnnotationRows("s")
+    other.add("j" * 32, [Annotation("text", "c"), Annotation("image", "3", "sharpness")])
+    sizes = pa.table({"image_id": ["j" * 32, "i" * 32], "width": [10, 30], "height": [10, 10]})
+    wide = judge(low=(MinimumScore(0.5), Where()), wide=(Wide(), Where(kind=["image"])))
+    verdicts = wide(pa.concat_tables([seen, other.table()]), images=sizes)
+    assert verdicts["dropped_by"].to_pylist() == ["wide", "wide", "wide", None, None]
+    assert verdicts["value"].to_pylist() == [3.0, 3.0, 3.0, None, None]
+    with pytest.raises(SpecialistError, match="width"):
+        wide(seen)
+
+
+def chain(minimum: float, characters: int) -> Recipe:
+    return Recipe(
+        name="f",
+        filters={
+            "low": FilterPart(use="filters.score:MinimumScore", args={"minimum": minimum}),
+            "long": FilterPart(
+                use="filters.text_length:TextLength",
+                args={"minimum_words": 0, "maximum_characters": characters},
+            ),
+            "wide": FilterPart(use=HERE + "Wide", args={"most": 5.0}),
+        },
+    ).check()
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.4, 0.6, 0.8]), st.sampled_from([6, 7, 100])), min_size=2, max_size=4
+    )
+)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_going_on_from_earlier_verdicts_gives_what_a_fresh_run_gives(dataset, steps):
+    for round_, (minimum, characters) in enumerate(steps):
+        filter_dataset(dataset, chain(minimum, characters), round_=100)
+        dataset.store.delete_folder(f"verdicts/{round_}")
+        filter_dataset(dataset, chain(minimum, characters), round_=round_)
+        columns = "annotation_id, kept, dropped_by, value"
+        again = ask(dataset, f'SELECT {columns} FROM verdicts WHERE "round" = 100 ORDER BY 1')
+        fresh = ask(dataset, f'SELECT {columns} FROM verdicts WHERE "round" = {round_} ORDER BY 1')
+        assert again == fresh and fresh
+
+
+def test_only_the_filters_after_a_change_judge_again(dataset, monkeypatch):
+    calls = []
+    for kind in (MinimumScore, TextLength):
+        plain = kind.__call__
+        monkeypatch.setattr(
+            kind,
+            "__call__",
+            lambda self, rows, plain=plain, kind=kind: (calls.append(kind), plain(self, rows))[1],
+        )
+    filter_dataset(dataset, chain(0.6, 7))
+    assert calls == [MinimumScore, TextLength] * 3
+    calls.clear()
+    summary = filter_dataset(dataset, chain(0.6, 6))
+    assert calls == [TextLength] * 3
+    assert summary.seen == summary.kept + sum(summary.dropped.values())
+
+
+def test_a_filter_may_look_at_the_whole_data_set_first(dataset):
+    common = Recipe(name="f", filters={"common": FilterPart(use=HERE + "Common")}).check()
+    assert filter_dataset(dataset, common).dropped["common"] == 0
+    annotate(dataset, recipe(same=part("Same")), runner="inline", reporter=Reporter(terminal=False))
+    summary = filter_dataset(dataset, common)
+    assert summary.dropped["common"] == 25 and summary.shards_done == 3
+
+
+def test_a_sample_says_what_would_come_out_and_writes_nothing(dataset):
+    seen = filter_dataset(dataset, scored(0.6), sample=0.4)
+    assert (seen.shards_done, seen.images) == (1, 10)
+    assert seen.seen == seen.kept + sum(seen.dropped.values()) > 0
+    assert not dataset.store.files("verdicts/0")
+    with pytest.raises(RecipeError, match="sample"):
+        filter_dataset(dataset, scored(0.6), sample=0)
+
+
+def test_images_of_which_nothing_is_kept_are_counted(dataset):
+    nothing = filter_dataset(dataset, scored(1.0))
+    assert (nothing.images, nothing.bare, nothing.kept) == (25, 25, 0)
