@@ -82,7 +82,11 @@ class Judge:
         """Let one filter judge some rows, and write down what it drops."""
         name = list(self.parts)[number]
         made = self.filters[name]
-        seen = annotations.take(pa.array(rows))
+        seen = annotations
+        if len(rows) < annotations.num_rows:
+            chosen = np.zeros(annotations.num_rows, bool)
+            chosen[rows] = True
+            seen = annotations.filter(pa.array(chosen))
         columns = getattr(made, "image_columns", ())
         if columns:
             seen = _with_images(seen, images, columns)

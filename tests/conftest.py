@@ -7,9 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A busy machine is no failure: no test has a deadline.
+settings.register_profile("fde", deadline=None)
+settings.load_profile("fde")
 
 
 @pytest.fixture(autouse=True)
