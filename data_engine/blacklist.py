@@ -55,9 +55,25 @@ _EDGES = re.compile(r"^[\W_]+|[\W_]+$")
 def names_nothing(phrase: str) -> bool:
     """Whether a noun phrase, without its determiners and whatever its letters' case, names no thing.
 
-    "The image", "someone", "lots", "the left side" and "these" do not; "a white background" does.
+    "The image", "someone", "lots", "the left side" and "these" do not; "a white background" does. The last
+    word counts in singular and plural.
     """
+    plain = plain_phrase(phrase)
+    return not plain or plain in _NOTHING or _singular(plain) in _NOTHING
+
+
+def plain_phrase(phrase: str) -> str:
+    """A phrase in lower case, without determiners before it and punctuation around it."""
     words = _EDGES.sub("", phrase.casefold()).split()
     while words and words[0] in _DETERMINERS:
         words = words[1:]
-    return not words or " ".join(words) in _NOTHING
+    return " ".join(words)
+
+
+def _singular(words: str) -> str:
+    """The usual endings of English plurals taken off the last word."""
+    if words.endswith("ies") and len(words) > 4:
+        return words[:-3] + "y"
+    if words.endswith(("ches", "shes", "sses", "xes")):
+        return words[:-2]
+    return words[:-1] if words.endswith("s") and not words.endswith("ss") else words

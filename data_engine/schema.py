@@ -13,6 +13,7 @@ KINDS = ("text", "region", "phrase", "image")
 TEXT_GRANULARITIES = ("brief", "detailed", "more_detailed", "class", "ocr")
 CHANGE = "change"
 MEMBER = "member"
+ELEMENTS = "elements"
 REGION_GRANULARITIES = ("phrase", "brief", "noun_chunk", "ocr", "proposal")
 
 BOX = pa.list_(pa.float32(), 4)
@@ -77,6 +78,7 @@ ANNOTATIONS = pa.schema(
   `text` its name.
 - a member of a fused region: kind `region`, granularity `member`, parent the fused region, and as `text`
   the `annotation_id` of a row that it was made from; no box of its own.
+- what a text is made of: kind `text`, granularity `elements`, parent the text, and as `text` JSON.
 - a measure of the picture itself: kind `image`, granularity its name (`sharpness`, `unsafe`, ...), and its
   `score`, or where that does not lie in 0..1, its `text`.
 - a score by a model that judges statements: `score` alone; kind of, and parent, the statement judged.

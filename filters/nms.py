@@ -80,9 +80,15 @@ def sure_scores(rows: pa.Table) -> Singles:
     return np.where(np.isnan(scores), np.float32(-1), scores)
 
 
-def suppress(boxes: Singles, groups: Ints, order: Ints, iou: float) -> np.ndarray:
-    """Which boxes (n, 4) stay: in `order`, each that stays takes out what it overlaps in its group."""
+def suppress(
+    boxes: Singles, groups: Ints, order: Ints, iou: float, friends: Ints | None = None
+) -> np.ndarray:
+    """Which boxes (n, 4) stay: in `order`, each that stays takes out what it overlaps in its group, but
+    none with its own number in `friends` (n,)."""
     first, second = overlapping(boxes, groups, order, iou)
+    if friends is not None:
+        strangers = friends[first] != friends[second]
+        first, second = first[strangers], second[strangers]
     keep = np.ones(len(boxes), bool)
     # What no undecided box precedes is decided: it stays. All of those at once, and what they take out.
     open_ = np.zeros(len(boxes), bool)

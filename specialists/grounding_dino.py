@@ -6,12 +6,16 @@ the noun phrases of a text, and a grounding detector (Liu et al., arXiv 2303.054
 All phrases of a text go through the model in one pass, and the passes of a batch of images run
 together. Each phrase has a score of its own: the mean of the sigmoids at its tokens. (The library's
 post-processing glues the tokens above a threshold into labels, which need be no phrase of the text.)
+
+Texts longer than the model's 256 tokens need no splitting at sentences here: the model never reads the text,
+only its phrases, in as many passes as they fill. A phrase lies within one sentence, as the parser sees them,
+and is never divided between two passes. (One of more than 253 tokens by itself is cut there.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,34 +25,19 @@ from numpy.typing import NDArray
 from data_engine.annotation import Annotation
 from data_engine.errors import MissingPackageError, ModelLoadError, RecipeError, SpecialistError
 from data_engine.image import Image
-from specialists.noun_phrases import Phrase, noun_phrases
+from specialists.noun_phrases import noun_phrases
+from specialists.phrase_texts import PhraseText, phrase_rows, phrase_texts
 from specialists.pretrained import device_and_dtype, load_processor, load_weights, read_config
-from specialists.said import Statement, statements
+from specialists.said import statements
 
 VERSION = 1
-
-
-Boxes = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Boxes (n, 4) as x0, y0, x1, y1 in pixels, and their scores (n,), falling."""
-
-_NOTHING: Boxes = (np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
-
-
-@dataclass(slots=True, eq=False)
-class _Text:
-    """A text of an image, the statements that say it, and the boxes of each of its phrases."""
-
-    image: int
-    about: list[Statement]
-    phrases: list[Phrase]
-    boxes: dict[str, Boxes] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
 class _Pass:
     """Some phrases of a text for one forward pass. `tokens[i]` are phrase i's positions in `ids`."""
 
-    text: _Text
+    text: PhraseText
     ids: list[int]
     phrases: list[str]
     tokens: list[range]
@@ -126,17 +115,13 @@ class GroundingDino:
                 "Grounding DINO finds the phrases of texts, and was given none",
                 "name the specialist that writes captions under this one's `needs`",
             )
-        texts = _texts(images, statements(said, self.sources))
+        texts = phrase_texts(images, statements(said, self.sources))
         passes = [p for text in texts for p in self._passes(text)]
         for batch, pixels in self._batches(images, passes):
             self._ground(images, batch, pixels)
-        made: list[list[Annotation]] = [[] for _ in images]
-        for text in texts:
-            for statement in text.about:
-                made[text.image] += _rows(text, statement)
-        return made
+        return phrase_rows(images, texts)
 
-    def _passes(self, text: _Text) -> Iterator[_Pass]:
+    def _passes(self, text: PhraseText) -> Iterator[_Pass]:
         """`[CLS] phrase . phrase . [SEP]`, each phrase once, in as few passes as the model's length asks.
 
         Every phrase ends with ".": without it the last one would get no attention. Full stops and question
@@ -206,29 +191,6 @@ class GroundingDino:
                 kept = np.flatnonzero(sound & (scores > self.text_threshold))
                 best = kept[np.argsort(-scores[kept], kind="stable")][: self.max_boxes]
                 one.text.boxes[phrase] = (boxes[best], scores[best])
-
-
-def _texts(images: Sequence[Image], said: dict[str, list[Statement]]) -> list[_Text]:
-    """The descriptions of each image, each wording once, with its noun phrases."""
-    found: list[_Text] = []
-    for i, image in enumerate(images):
-        by_wording: dict[str, _Text] = {}
-        for statement in said.get(image.image_id, []):
-            if statement.describes and statement.text is not None:
-                by_wording.setdefault(statement.text, _Text(i, [], [])).about.append(statement)
-        found += by_wording.values()
-    for text, phrases in zip(found, noun_phrases([t.about[0].text or "" for t in found]), strict=True):
-        text.phrases = phrases
-    return found
-
-
-def _rows(text: _Text, statement: Statement) -> Iterator[Annotation]:
-    for phrase, start, end in text.phrases:
-        boxes, scores = text.boxes.get(phrase, _NOTHING)
-        for box, score in zip(boxes.tolist(), scores.tolist(), strict=True):
-            yield Annotation(
-                "phrase", phrase, parent=statement.reference, span=(start, end), box=box, score=score
-            )
 
 
 def _corners(boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:

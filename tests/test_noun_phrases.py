@@ -53,10 +53,10 @@ def test_a_texts_phrases_do_not_depend_on_the_others() -> None:
 
 def test_missing_weights_name_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PARSERS", ("no_such_parser",))
-    module._parser.cache_clear()
+    module.parser.cache_clear()
     try:
         with pytest.raises(MissingPackageError, match="no_such_parser") as caught:
             noun_phrases(["a dog"])
         assert "[text]" in caught.value.hint
     finally:
-        module._parser.cache_clear()
+        module.parser.cache_clear()

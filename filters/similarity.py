@@ -1,0 +1,56 @@
+"""Drop what a model that judges statements found unlikely: a text unlike its image, a region's text unlike its crop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_engine.errors import SpecialistError
+
+VERSION = 1
+
+
+class MinimumSimilarity:
+    """Keeps statements to which the source `scorer` gave `minimum` or more; those that it did not judge stay.
+
+    What it gave stands in rows that hang on the statements (specialists.scorer:Scorer and its like), so its
+    `where` must let both through, and they cost no model here: another threshold is a matter of seconds.
+    LAION kept 0.28 and more of ViT-B/32's similarity; DataComp's best 30 % lie above 0.281. `by_granularity`: other minima for some kinds of text: crops are small pictures of
+    few words, and score lower. Of several scores of one statement the highest counts; it is the value.
+
+    Raises SpecialistError when there are statements, and not one score.
+    """
+
+    def __init__(
+        self, scorer: str, minimum: float, by_granularity: Mapping[str, float] | None = None
+    ) -> None:
+        self.scorer = scorer
+        self.minimum = minimum
+        self.by_granularity = dict(by_granularity or {})
+
+    def __call__(self, annotations: pa.Table) -> pa.BooleanArray:
+        least = np.full(annotations.num_rows, self.minimum, np.float32)
+        for name, value in self.by_granularity.items():
+            least[pc.fill_null(pc.equal(annotations["granularity"], name), False).to_numpy()] = value
+        return pc.fill_null(pc.greater_equal(self.values(annotations), pa.array(least)), True)
+
+    def values(self, annotations: pa.Table) -> pa.Array:
+        scores = _scores(annotations, self.scorer)
+        if not scores.num_rows and annotations.num_rows:
+            raise SpecialistError(
+                f"{self.scorer!r} scored none of {annotations.num_rows:,} rows",
+                "name the scorer, and let `where` see its rows as well as what it judged (no `source`)",
+            )
+        at = pc.index_in(annotations["annotation_id"], scores["parent_id"])
+        return scores["score_max"].take(at).combine_chunks()
+
+
+def _scores(annotations: pa.Table, scorer: str) -> pa.Table:
+    """The best score of each statement that has one: parent_id, score_max."""
+    wanted = pc.and_(pc.equal(annotations["source"], scorer), pc.is_valid(annotations["parent_id"]))
+    wanted = pc.and_(wanted, pc.is_valid(annotations["score"]))
+    found = annotations.select(["parent_id", "score"]).filter(wanted)
+    return found.group_by("parent_id").aggregate([("score", "max")])
