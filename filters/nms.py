@@ -89,9 +89,19 @@ def suppress(
     if friends is not None:
         strangers = friends[first] != friends[second]
         first, second = first[strangers], second[strangers]
-    keep = np.ones(len(boxes), bool)
-    # What no undecided box precedes is decided: it stays. All of those at once, and what they take out.
-    open_ = np.zeros(len(boxes), bool)
+    place = np.empty(len(boxes), np.int64)
+    place[order] = np.arange(len(boxes))
+    return decided(first, second, len(boxes), place)
+
+
+def decided(first: Ints, second: Ints, count: int, place: Ints) -> np.ndarray:
+    """Which of `count` rows stay, where of each pair that `first` stays takes out `second`.
+
+    `place` (count,) orders the rows; of each pair `first` comes before.
+    """
+    keep = np.ones(count, bool)
+    # What no undecided row precedes is decided: it stays. All of those at once, and what they take out.
+    open_ = np.zeros(count, bool)
     open_[second] = True
     for _ in range(_ROUNDS):
         if not len(first):
@@ -102,9 +112,7 @@ def suppress(
         first, second = first[left], second[left]
         open_[:] = False
         open_[second] = True
-    # A long chain of boxes, each over the next: one by one.
-    place = np.empty(len(boxes), np.int64)
-    place[order] = np.arange(len(boxes))
+    # A long chain of rows, each after the next: one by one.
     for i in np.argsort(place[first], kind="stable").tolist():
         if keep[first[i]]:
             keep[second[i]] = False

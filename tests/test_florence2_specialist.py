@@ -137,6 +137,57 @@ def test_said_texts_are_grounded_once_per_wording(taught: str, images: list[Imag
     ]  # fmt: skip
 
 
+def test_a_text_too_long_for_a_prompt_is_grounded_in_parts(taught: str, images: list[Image]) -> None:
+    sentence = "A red square on a green field."
+    text = f"{sentence}  It is {sentence[0].lower()}{sentence[1:]}\n{sentence} {sentence}"
+    said = table(
+        ("image-0", Annotation("text", BRIEF[0], "brief")),
+        ("image-0", Annotation("text", text, "more_detailed")),
+    )
+    specialist = florence(taught, "CAPTION_TO_PHRASE_GROUNDING")
+    (whole,) = specialist(images[:1], said)
+    task = specialist.tasks[0]
+    room = len(specialist.model.prompt_ids(task, f"It is {sentence}"))
+    # As if the checkpoint had fewer positions: one sentence fits, two do not.
+    specialist.model.positions = specialist.model.image_tokens + room
+    (parts,) = specialist(images[:1], said)
+    brief, long = ids(said)
+    assert [(r.span, r.parent) for r in parts if r.parent == brief] == [((0, 12), brief), ((16, 29), brief)]
+    found = sorted((r for r in parts if r.parent == long), key=lambda r: r.span or (0, 0))
+    assert len(found) == 8 > len([r for r in whole if r.parent == long])
+    after = 0
+    for row in found:
+        assert row.span is not None and row.span[0] >= after
+        after = row.span[1]
+        assert text[row.span[0] : row.span[1]] == row.text
+    assert [r.text for r in found] == ["A red square", "a green field", "a red square", "a green field"] + [
+        "A red square",
+        "a green field",
+    ] * 2
+    assert boxes(found) == [SQUARE, FIELD] * 4
+    stored = AnnotationRows("florence2")
+    assert stored.add("image-0", parts, (80, 60)) == []
+    assert len(set(stored.table()["annotation_id"].to_pylist())) == len(parts)
+    alone = florence(taught, "CAPTION_TO_PHRASE_GROUNDING", max_prompts_per_batch=1)
+    alone.model.positions = specialist.model.positions
+    again = alone(images[:1], said)[0]
+    assert [(r.text, r.span, r.box) for r in again] == [(r.text, r.span, r.box) for r in parts]
+
+
+def test_a_phrase_that_stands_nowhere_in_its_text_is_told_once_for_all_parts(
+    taught: str, images: list[Image]
+) -> None:
+    # The picture's own phrases are answered whatever the text; in these sentences they do not stand.
+    sentence = "Some quiet music plays here."
+    said = table(("image-0", Annotation("text", f"{sentence} {sentence[:-1]} again. {sentence}", "detailed")))
+    specialist = florence(taught, "CAPTION_TO_PHRASE_GROUNDING")
+    room = len(specialist.model.prompt_ids(specialist.tasks[0], sentence))
+    specialist.model.positions = specialist.model.image_tokens + room + 2
+    (rows,) = specialist(images[:1], said)
+    spanless = [(r.text, r.box) for r in rows if r.span is None]
+    assert spanless and len(spanless) == len(set(spanless))
+
+
 def test_sources_narrow_what_is_answered_to(taught: str, images: list[Image]) -> None:
     said = pa.concat_tables(
         [
@@ -263,7 +314,7 @@ def test_weights_that_are_not_there_are_one_line() -> None:
 def test_a_recipe_can_name_it_without_importing_it() -> None:
     takes = signature("specialists.florence2:Florence2")
     assert takes is not None and takes.required == ("model", "tasks") and "num_beams" in takes.optional
-    assert code_version("specialists.florence2:Florence2") == "specialists.florence2:Florence2 version 1"
+    assert code_version("specialists.florence2:Florence2") == "specialists.florence2:Florence2 version 2"
 
 
 def test_importing_the_package_loads_no_model_library() -> None:

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import pyarrow as pa
 
 from data_engine.annotation import Annotation
 from data_engine.entry_point import did_you_mean
-from data_engine.errors import ImageError, RecipeError, SpecialistError
+from data_engine.errors import ImageError, RecipeError
 from data_engine.image import Image
-from specialists.endpoint.answer import Answer, cleaned, whole_sentences
+from specialists.endpoint.answer import Answer
+from specialists.endpoint.asking import Asking
 from specialists.endpoint.cache import AnswerCache, cache_folder
+from specialists.endpoint.checks import a_text, number
 from specialists.endpoint.client import ChatClient
-from specialists.endpoint.notes import FIELDS, notes
-from specialists.endpoint.prompts import PROMPTS, SYSTEM
-from specialists.endpoint.template import Template
+from specialists.endpoint.picture import jpeg_url
+from specialists.endpoint.prompts import SYSTEM
+from specialists.endpoint.sample import in_sample
 from specialists.endpoint.usage import Usage
-from specialists.said import Statement, statements
+from specialists.said import Statement
 
 log = logging.getLogger(__name__)
 
 _OURS = ("model", "messages", "temperature", "max_tokens", "stream", "n")
 """Parameters of a request that `parameters` may not set."""
-
-_JPEG_QUALITY = 90
 
 _PIXELS_PER_TOKEN = 750
 """A guess for the rate limit only, corrected by what the server reports: published counts lie near it."""
@@ -108,50 +104,43 @@ class ChatTexts:
         cache: str | None = "answers",
         prices: Mapping[str, float] | None = None,
     ) -> None:
-        _one_of("granularity", granularity, tuple(PROMPTS))
-        _one_of("images", images, ("none", "full"))
-        _one_of("unfinished", unfinished, ("cut", "drop"))
-        _text("model", model)
-        _number("share", share, 0, 1)
-        _number("temperature", temperature, 0, 2, optional=True)
+        self.needs_pixels = images == "full"
+        self.asking = Asking(
+            granularity,
+            prompt,
+            system,
+            images,
+            sources,
+            max_statements,
+            max_statement_length,
+            max_length,
+            unfinished,
+        )
+        a_text("model", model)
+        number("share", share, 0, 1)
+        number("temperature", temperature, 0, 2, optional=True)
         for name, seconds in (("timeout", timeout), ("time_budget", time_budget)):
-            _number(name, seconds, 0.01, 86_400)
-        _number("back_off", back_off, 0, 60)
+            number(name, seconds, 0.01, 86_400)
+        number("back_off", back_off, 0, 60)
         for name, rate in (
             ("requests_per_minute", requests_per_minute),
             ("tokens_per_minute", tokens_per_minute),
         ):
-            _number(name, rate, 0.01, 1e12, optional=True)
+            number(name, rate, 0.01, 1e12, optional=True)
         for name, count, low, high in (
             ("max_side", max_side, 16, 8192),
-            ("max_statements", max_statements, 1, 1000),
-            ("max_statement_length", max_statement_length, 10, 10_000),
-            ("max_length", max_length, 10, 100_000),
             ("concurrency", concurrency, 1, 1024),
             ("retries", retries, 0, 100),
             ("give_up_after", give_up_after, 1, 1_000_000),
         ):
-            _number(name, count, low, high, whole=True)
-        _number("max_tokens", max_tokens, 1, 1_000_000, whole=True, optional=True)
+            number(name, count, low, high, whole=True)
+        number("max_tokens", max_tokens, 1, 1_000_000, whole=True, optional=True)
         self.granularity = granularity
         self.share = share
         self.images = images
         self.max_side = max_side
-        self.sources = None if sources is None else frozenset(sources)
-        self.max_statements = max_statements
-        self.max_statement_length = max_statement_length
-        self.max_length = max_length
-        self.unfinished = unfinished
         self.concurrency = concurrency
         self.prices = _checked_prices(prices)
-        words = PROMPTS[granularity] if prompt is None else _words("prompt", prompt)
-        self.template = Template(words, FIELDS)
-        if images == "none" and self.template.fields <= {"width", "height"}:
-            raise RecipeError(
-                "the prompt has no field that says anything of the image, and no image is sent",
-                f"use some of {', '.join('{' + name + '}' for name in FIELDS[:5])}, or set `images: full`",
-            )
-        self.system = None if system is None else _words("system", system)
         self.settings: dict[str, Any] = {"model": model, **_checked_parameters(parameters)}
         if temperature is not None:
             self.settings["temperature"] = temperature
@@ -179,12 +168,7 @@ class ChatTexts:
         An image's failure is raised after all others have been asked. The runner then halves the batch,
         and the halves are answered from what the whole gave: nothing is sent twice.
         """
-        if said is None and self.images == "none":
-            raise SpecialistError(
-                "a text is asked for from what others said, and nothing was given",
-                "name specialists under this one's `needs`, or set `images: full`",
-            )
-        given = {} if said is None else statements(said, self.sources)
+        given = self.asking.statements(said)
         requests = [self._request(image, given.get(image.image_id, [])) for image in images]
         wanted = [request for request in requests if isinstance(request, _Request)]
         if not {request.place for request in wanted} <= self._recent.keys():
@@ -204,16 +188,10 @@ class ChatTexts:
         """None for an image that is not of the sample."""
         if not in_sample(image.image_id, self.share):
             return None
-        values, shown = notes(
-            self.template.fields,
-            said,
-            (image.width, image.height),
-            self.max_statements,
-            self.max_statement_length,
-        )
-        if self.images == "none" and not shown:
-            return ImageError("nothing_said", "nothing was said of it that the prompt could show")
-        prompt = self.template.fill(values)
+        try:
+            prompt = self.asking.prompt(image, said)
+        except ImageError as error:
+            return error
         # The image stands for its bytes: a cached answer is found without encoding anything.
         picture = f"{image.image_id}/{self.max_side}" if self.images == "full" else None
         body = json.dumps(self._body(prompt, picture), sort_keys=True)
@@ -228,8 +206,8 @@ class ChatTexts:
                 {"type": "text", "text": prompt},
             ]
         messages = [{"role": "user", "content": content}]
-        if self.system is not None:
-            messages.insert(0, {"role": "system", "content": self.system})
+        if self.asking.system is not None:
+            messages.insert(0, {"role": "system", "content": self.asking.system})
         return {**self.settings, "messages": messages}
 
     def _answers(self, wanted: Sequence[_Request]) -> dict[tuple[str, str], Answer | ImageError]:
@@ -280,16 +258,8 @@ class ChatTexts:
         """The description in an answer. Raises ImageError."""
         if answer.finish_reason in ("content_filter", "refusal"):
             raise ImageError("refused", f"the model gave no text: {answer.finish_reason}")
-        text = cleaned(answer.text)
-        if not text:
-            raise ImageError("empty_answer", f"the answer has no text (finish_reason {answer.finish_reason})")
-        if answer.finish_reason != "length" and len(text) <= self.max_length:
-            return text
-        whole = whole_sentences(text, self.max_length) if self.unfinished == "cut" else ""
-        if not whole:
-            why = "max_tokens" if answer.finish_reason == "length" else "max_length"
-            raise ImageError("unfinished_answer", f"it reached {why}: {text[:100]!r}")
-        return whole
+        limit = "max_tokens" if answer.finish_reason == "length" else None
+        return self.asking.description(answer.text, f"finish_reason {answer.finish_reason}", limit)
 
     def _log(self, cached: int, new: Sequence[Answer | ImageError]) -> None:
         """One line per batch that had anything to ask; counts only."""
@@ -312,33 +282,6 @@ class ChatTexts:
             total.output_tokens,
             f", cost {total.cost(self.prices):.4f}" if self.prices else "",
         )
-
-
-def in_sample(image_id: str, share: float) -> bool:
-    """Whether an image is of the sample of a share of all images, by a digest of its id alone."""
-    digest = hashlib.sha256(f"endpoint sample {image_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
-
-
-def jpeg_url(image: Image, max_side: int) -> tuple[str, int]:
-    """A data URL of the image as a JPEG, no side longer than `max_side`; and its pixels' number."""
-    picture = image.pil
-    picture.thumbnail((max_side, max_side), PIL.Image.Resampling.LANCZOS, reducing_gap=3.0)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    url = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return url, picture.width * picture.height
-
-
-def _words(name: str, value: str) -> str:
-    """The value itself, or what the `.txt` file that it names holds."""
-    _text(name, value)
-    if "\n" in value or not value.endswith(".txt"):
-        return value
-    try:
-        return Path(value).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read the {name} {value}: {error}", "check the path") from error
 
 
 def _checked_parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -369,27 +312,5 @@ def _checked_prices(prices: Mapping[str, float] | None) -> dict[str, float]:
                 f"prices has no {name!r}{did_you_mean(str(name), ('input', 'output'))}",
                 "give prices per million tokens as {input: 0.15, output: 0.6}",
             )
-        _number(f"prices.{name}", price, 0, 1e9)
+        number(f"prices.{name}", price, 0, 1e9)
     return dict(prices)
-
-
-def _one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise RecipeError(f"{name} is {value!r}{did_you_mean(str(value), known)}", f"correct {name}")
-
-
-def _text(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not value.strip():
-        raise RecipeError(f"{name} must be a text", f"write {name} as a string that is not empty")
-
-
-def _number(
-    name: str, value: Any, low: float, high: float, *, whole: bool = False, optional: bool = False
-) -> None:
-    if value is None and optional:
-        return
-    kinds = int if whole else int | float
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-        raise RecipeError(
-            f"{name} is {value!r}", f"it must be a {'whole ' if whole else ''}number in {low:g}..{high:g}"
-        )

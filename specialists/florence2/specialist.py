@@ -19,10 +19,12 @@ from data_engine.errors import RecipeError, SpecialistError
 from data_engine.image import Image
 from specialists.florence2.grammar import parse
 from specialists.florence2.locations import written
+from specialists.florence2.long_texts import part_rows, text_parts
 from specialists.florence2.model import Answer, Florence2Model
 from specialists.florence2.prompts import Takes, Task, chosen, prompt_text
 from specialists.florence2.rows import rows
 from specialists.said import Statement, statement_of, statements
+from specialists.sentences import check_installed
 
 _WAVES = (
     (Takes.IMAGE, Takes.LABEL),
@@ -33,12 +35,17 @@ _WAVES = (
 
 @dataclass(slots=True, eq=False)
 class _Prompt:
-    """One prompt; `about` are the statements that it was made from, `label` the recipe's."""
+    """One prompt; `about` are the statements that it was made from, `label` the recipe's.
+
+    A text that is too long for a prompt is a statement in parts: `starts` says of each of `about` where in
+    its text it begins.
+    """
 
     image: int
     task: Task
     ids: list[int]
     about: list[Statement] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
     label: str | None = None
 
 
@@ -92,6 +99,8 @@ class Florence2:
         ):
             if value < 1:
                 raise RecipeError(f"{name} is {value}", "it must be at least 1")
+        if any(task.takes is Takes.TEXT for task in self.tasks):
+            check_installed()  # for a text too long for a prompt; missing, it fails here and not at that text
         self.num_beams = num_beams
         self.max_new_tokens = max_new_tokens
         self.max_prompts_per_batch = max_prompts_per_batch
@@ -126,9 +135,12 @@ class Florence2:
                 image = images[prompt.image]
                 size = (image.width, image.height)
                 found = parse(answer.ids, prompt.task.grammar, self.model.vocabulary, size, answer.truncated)
-                made[prompt.image] += self._kept(
-                    rows(prompt.task, found, answer, size, prompt.about, prompt.label)
-                )
+                if prompt.task.takes is Takes.TEXT:
+                    parts = zip(prompt.about, prompt.starts, strict=True)
+                    said_now = part_rows(prompt.task, found, answer, size, parts, made[prompt.image])
+                else:
+                    said_now = rows(prompt.task, found, answer, size, prompt.about, prompt.label)
+                made[prompt.image] += self._kept(said_now)
         return made
 
     def _check_inputs(self, given: bool) -> None:
@@ -162,14 +174,17 @@ class Florence2:
         for statement in known:
             if not _suits(task, statement):
                 continue
-            if task.takes in (Takes.TEXT, Takes.PHRASE):
-                said = prompt_text(statement.text or "")
-            else:
-                said = written(statement.box or (), (image.width, image.height))
-            if said and said not in by_input:
-                by_input[said] = _Prompt(i, task, self.model.prompt_ids(task, said))
-            if said:
-                by_input[said].about.append(statement)
+            whole = task.takes is not Takes.TEXT
+            for part, start in [(statement, 0)] if whole else text_parts(self.model, task, statement):
+                if task.takes in (Takes.TEXT, Takes.PHRASE):
+                    said = prompt_text(part.text or "")
+                else:
+                    said = written(part.box or (), (image.width, image.height))
+                if said and said not in by_input:
+                    by_input[said] = _Prompt(i, task, self.model.prompt_ids(task, said))
+                if said:
+                    by_input[said].about.append(part)
+                    by_input[said].starts.append(start)
         return list(by_input.values())
 
     def _answers(self, features: dict[int, Any], prompts: Sequence[_Prompt]) -> list[Answer]:
