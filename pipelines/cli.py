@@ -312,6 +312,34 @@ def scenes_evaluate(
     )
 
 
+@scenes_app.command("faults")
+def scenes_faults(
+    folder: Annotated[Path, typer.Argument(help="Where to put the scenes and the data set.")],
+    world: WorldOption = "pretraining",
+    count: Annotated[int, typer.Option(help="How many scenes.", min=1)] = 300,
+    seed: Annotated[int, typer.Option(help="Which scenes.")] = 0,
+    recipe: RecipeOption = "faults",
+    runner: Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")] = "auto",
+) -> None:
+    """Measure a recipe's filters on scenes with known errors: what each drops, and how much of it is wrong.
+
+    Running it again goes on where it stopped.
+    """
+    from data_engine.scenes.world import find_world
+    from pipelines.faults import faults
+
+    faults(
+        folder,
+        _recipe(recipe),
+        find_world(world),
+        count,
+        seed,
+        reporter=_reporter(),
+        say=_say,
+        runner=_runner(runner),
+    )
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
