@@ -12,7 +12,7 @@ from typing import Any
 
 from data_engine.dataset import Dataset
 from data_engine.errors import RecipeError
-from data_engine.recipe import Recipe
+from data_engine.recipe import RESERVED, Recipe
 from data_engine.storage import local_path
 
 _PREFIX = "dataset:"
@@ -23,20 +23,24 @@ def with_students(recipe: Recipe, dataset: Dataset, note: Callable[[str], None])
 
     A specialist whose folder is not there is left out and so are those that need nothing but such ones;
     others go on without it. `note` is told who waits for what. When the folder appears, a specialist that
-    had to do without it has other inputs, and so is run again.
+    had to do without it has other inputs, and so is run again. Labels that a source may have or not (`human`,
+    `alt_text`, ...) are left out of `needs` where this data set has none, unless nothing else is needed.
 
     Raises RecipeError for a folder outside of the data set, for a filter's folder that is not there, and
     for a data set that is not on this machine's disks: models are loaded from files.
     """
     waiting: dict[str, str] = {}
+    unlabelled = set(RESERVED) - set(dataset.sources())
     parts = {}
     for name in recipe.ordered():
         part = recipe.specialists[name]
-        needs = [need for need in part.needs if need not in waiting]
+        needs = [need for need in part.needs if need not in waiting and need not in unlabelled]
+        if not needs and not any(need in waiting for need in part.needs):
+            needs = part.needs  # it needs labels that are not there, and nothing else: the plan says so
         missing: list[str] = []
         args = _placed(part.args, dataset, f"specialists.{name}", missing)
         if part.needs and not needs:
-            missing = [waiting[part.needs[0]]]
+            missing = [next(waiting[need] for need in part.needs if need in waiting)]
         if missing:
             waiting[name] = missing[0]
             note(f"{name} waits: {missing[0]} is not in the data set yet (`fde refine` makes it)")

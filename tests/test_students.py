@@ -91,3 +91,15 @@ def test_models_in_a_remote_data_set_must_be_copied(dataset: Dataset) -> None:
     with pytest.raises(RecipeError) as caught:
         with_students(recipe(), remote, print)
     assert "copy" in caught.value.hint
+
+
+def test_labels_of_people_are_done_without_where_there_are_none(dataset: Dataset) -> None:
+    parts = {
+        "numbers": SpecialistPart(use=TOY + "Numbers"),
+        "echo": SpecialistPart(use=TOY + "Echo", needs=["human", "numbers"]),
+        "alone": SpecialistPart(use=TOY + "Echo", needs=["human"]),
+    }
+    made = with_students(Recipe(name="toy", specialists=parts).check(), dataset, print)
+    assert made.specialists["echo"].needs == ["numbers"]
+    with pytest.raises(RecipeError, match="human"):
+        annotate(dataset, made, runner="inline", reporter=Reporter(terminal=False))
