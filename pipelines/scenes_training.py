@@ -16,10 +16,10 @@ SHIPPED: Mapping[str, Mapping[str, int]] = MappingProxyType(
         "detector": {"steps": 4500, "images": 6000},
         "segmenter": {"steps": 4500, "images": 6000},
         "scorer": {"steps": 1400, "images": 4000},
-        "florence2": {"steps": 6394},
+        "florence2": {},
     }
 )
-"""How the models in the package were trained, besides the defaults of their modules."""
+"""How the models in the package were trained, besides the defaults of their modules (Florence-2: its STAGES)."""
 
 
 def train(
@@ -46,7 +46,7 @@ def train(
 
         quality = train_scorer(output, **args)
     else:
-        from specialists.florence2.scenes_training import train as train_florence2
+        from specialists.florence2.scenes_stages import train_in_stages
 
-        quality = train_florence2(output, **args)
+        quality = train_in_stages(output, **args)
     yield f"{output}: {quality}"

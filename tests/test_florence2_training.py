@@ -22,11 +22,12 @@ from data_engine.errors import RecipeError, StorageError
 from data_engine.image import Image
 from data_engine.scenes.attributes import Reader
 from data_engine.scenes.scene import Scene, make_scene
-from specialists.florence2 import Florence2, scenes_training
+from specialists.florence2 import Florence2, scenes_stages, scenes_training
 from specialists.florence2.dense_targets import dense_targets
 from specialists.florence2.prompts import TASKS
 from specialists.florence2.scenes_examples import TASK_WEIGHTS, Batch, Drawing, batches
 from specialists.florence2.scenes_quality import Quality, _Counts, _Truth, measure
+from specialists.florence2.scenes_stages import Stage, train_in_stages
 from specialists.florence2.scenes_training import _Losses, train
 from specialists.florence2.scratch import (
     Dimensions,
@@ -338,6 +339,38 @@ def test_processes_that_train_together_are_one(tmp_path: Path, monkeypatch: pyte
     run.save(tmp_path / "hand")
     hand = _weights(tmp_path / "hand")
     assert all(np.allclose(two[n], hand[n], atol=2e-3) for n in two)
+
+
+def test_small_pictures_come_first_and_an_interruption_costs_no_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = (
+        Stage(0.5, 2, scenes=2, tasks=2, processes=1, dimensions=TINY),
+        Stage(0.5, 3, scenes=1, tasks=1, processes=1, dimensions=replace(TINY, side=96, window=3)),
+    )
+    how: dict[str, Any] = {"stages": stages, "words": 300, "evaluate_on": 1, "threads": 1}
+    plain = scenes_stages.train
+
+    def broken(output: Path, **args: Any) -> Quality:
+        if args["start"] is not None:
+            raise KeyboardInterrupt
+        return plain(output, **args)
+
+    monkeypatch.setattr(scenes_stages, "train", broken)
+    with pytest.raises(KeyboardInterrupt):
+        train_in_stages(tmp_path / "f", **how)
+    first = tmp_path / "f.stage-1" / "model.safetensors"
+    made = first.stat().st_mtime_ns
+    again: list[Path] = []
+    monkeypatch.setattr(
+        scenes_stages, "train", lambda output, **args: (again.append(output), plain(output, **args))[1]
+    )
+    train_in_stages(tmp_path / "f", **how)
+    assert again == [tmp_path / "f"] and made
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+    facts = json.loads((tmp_path / "f" / "training.json").read_text())
+    assert (facts["steps"], facts["earlier"]["steps"]) == (3, 2)
+    assert (facts["dimensions"]["side"], facts["earlier"]["dimensions"]["side"]) == (96, 64)
 
 
 def test_a_file_that_is_no_working_file_is_refused(tmp_path: Path) -> None:
