@@ -211,7 +211,7 @@ def draw(
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where to put the scenes and the data set.")] = Path("demo"),
-    count: Annotated[int, typer.Option(help="How many scenes.", min=1)] = 200,
+    count: Annotated[int, typer.Option(help="How many scenes.", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Which scenes; the shipped models saw other seeds.")] = 2026,
 ) -> None:
     """The main job on the embedded world, offline: scenes in, annotations out, judged against the truth."""

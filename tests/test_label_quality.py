@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_without_labels_or_detections_nothing_is_known() -> None:
         LabelQuality("human", "yolo")([], None)
     for args in ({"judged": "a", "witness": "a"}, {"judged": "a", "witness": "b", "least": 2}):
         with pytest.raises(RecipeError):
-            LabelQuality(**args)  # type: ignore[arg-type]
+            LabelQuality(**args)
 
 
 def auc(bad: list[float], good: list[float]) -> float:
@@ -132,8 +133,13 @@ def test_on_photos_the_ranking_finds_what_was_spoiled_on_purpose(
         LEFT JOIN regions s ON s.image_id = r.image_id AND s.source = 'spoiled'
         WHERE q.source = 'quality' GROUP BY ALL""",
     ).to_pylist()
-    by = lambda what, wrong: [r["score"] for r in rows if r["what"] == what and wrong(r)]  # noqa: E731
-    right = lambda r: r["same_name"] > 0.99  # noqa: E731
+
+    def by(what: str, wrong: Callable[[dict[str, Any]], bool]) -> list[float]:
+        return [row["score"] for row in rows if row["what"] == what and wrong(row)]
+
+    def right(row: dict[str, Any]) -> bool:
+        return bool(row["same_name"] > 0.99)
+
     found = {
         "badly located": auc(
             by("well_located", lambda r: r["name"] != "toaster" and not right(r)), by("well_located", right)
