@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from data_engine.annotation import Annotation
 from data_engine.errors import MissingPackageError, RecipeError, SpecialistError
 from data_engine.image import Image
+from specialists.box_prompts import box_to_fill
 from specialists.mask_encoding import encode_at
 from specialists.said import Statement, statements
 
@@ -178,13 +179,10 @@ def _prompt(statement: Statement, image: Image) -> tuple[int, int, int, int] | N
 
     Edges go to the nearest pixel's: outwards, the boxes of small things would grow by a tenth and more.
     """
-    if statement.box is None or statement.masked or statement.granularity == "ocr":
+    box = box_to_fill(statement, image)
+    if box is None:
         return None
-    if statement.kind == "region" and statement.parent is not None:
-        return None
-    x0, y0, x1, y1 = statement.box
-    if x0 >= image.width or y0 >= image.height or x1 <= 0 or y1 <= 0:
-        return None
+    x0, y0, x1, y1 = box
     left, right = _whole(x0, x1, image.width)
     top, bottom = _whole(y0, y1, image.height)
     return left, top, right, bottom

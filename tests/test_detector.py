@@ -201,7 +201,9 @@ def test_boxes_do_not_depend_on_the_other_images_of_the_batch(toy: Path) -> None
     detector = Detector(str(toy), confidence=0.0, max_boxes=30)
     images = pictures([(128, 96), (96, 128), (300, 120), (128, 96), (33, 200), (64, 48)])
     together = detector(images, None)
-    assert len({tuple(group) for group in detector._groups(images)}) == 4, "two pairs share a rectangle"
+    assert len({tuple(group) for group in detector.prediction.groups(images)}) == 4, (
+        "two pairs share a rectangle"
+    )
     for image, found in zip(images, together, strict=True):
         alone = detector([image], None)[0]
         assert [a.text for a in found] == [a.text for a in alone] and len(found) > 5

@@ -45,8 +45,8 @@ nothing of photographs.
 
 ## Training
 
-- **Data**: {facts["data"]} (generator {facts["generator"]}), each drawn once and never again: {scenes:,} scenes, with up
-  to {tasks} prompts each. Seeds from 1,000,000 on are for training; every smaller seed is unseen.
+- **Data**: {facts["data"]} (generator {facts["generator"]}), {scenes:,} pictures with up to {tasks} prompts each. A run
+  draws each scene once, from the seed's first on. Seeds from 1,000,000 on are for training; every smaller seed is unseen.
 - **Run**: {" ".join(_told(run, place) for place, run in enumerate(runs))}
   AdamW, cosine, {facts["precision"]} arithmetic over float32 weights, exponential average. What helps so small a model learn to locate stands in
   `scratch.py` and `locating.py`: initialisation, smooth location embeddings, soft location targets, and a dense

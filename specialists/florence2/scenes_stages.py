@@ -32,7 +32,7 @@ class Stage:
 
 STAGES = (
     Stage(0.46, 6394, scenes=8, tasks=4, processes=1, dimensions=Dimensions()),
-    Stage(0.54, 0, scenes=16, tasks=1, processes=2, dimensions=Dimensions(side=240, window=15)),
+    Stage(0.54, 2697, scenes=16, tasks=1, processes=2, dimensions=Dimensions(side=240, window=15)),
 )
 
 
