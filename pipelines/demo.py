@@ -12,6 +12,7 @@ from data_engine.runner.progress import Reporter
 from data_engine.scenes.world import PRETRAINING
 from data_engine.scenes.write import make_scenes
 from data_engine.storage import storage_errors
+from data_engine.verdicts import PARENT
 from pipelines.annotate import annotate
 from pipelines.draw import draw_dataset
 from pipelines.filter import filter_dataset
@@ -45,11 +46,12 @@ def run_demo(folder: Path, count: int, seed: int, *, reporter: Reporter, say: Ca
     done = annotate(dataset, recipe, runner="inline", reporter=reporter)
     say(f"3. annotated by {', '.join(recipe.specialists)} in {done.seconds:.1f} s; rows by source:")
     for row in sql(dataset, _MADE).to_pylist():
-        say(f"     {row['source']:<9} {row['kind']:<7} {row['what'] or '':<14} {row['n']:>6,}")
+        say(f"     {row['source']:<12} {row['kind']:<7} {row['what'] or '':<14} {row['n']:>6,}")
     funnel = filter_dataset(dataset, recipe)
     say(f"4. filtered {funnel.seen:,} statements:")
-    for name, dropped in funnel.dropped.items():
-        say(f"     {dropped:>8,} dropped by {name}")
+    for name in (*recipe.filters, PARENT):
+        if funnel.dropped[name]:
+            say(f"     {funnel.dropped[name]:>8,} dropped by {name}")
     say(f"     {funnel.kept:>8,} kept")
     say("5. against the truth of the scenes:")
     for line in table({world.name: figures(dataset, recipe)}):

@@ -45,8 +45,8 @@ nothing of photographs.
 
 ## Training
 
-- **Data**: {facts["data"]} (generator {facts["generator"]}), {scenes:,} pictures with up to {tasks} prompts each. A run
-  draws each scene once, from the seed's first on. Seeds from 1,000,000 on are for training; every smaller seed is unseen.
+- **Data**: {facts["data"]} (generator {facts["generator"]}): {scenes:,} pictures, with up to {tasks} prompts each. A run draws
+  each scene once, from the seed's first on. Seeds from 1,000,000 on are for training; every smaller seed is unseen.
 - **Run**: {" ".join(_told(run, place) for place, run in enumerate(runs))}
   AdamW, cosine, {facts["precision"]} arithmetic over float32 weights, exponential average. What helps so small a model learn to locate stands in
   `scratch.py` and `locating.py`: initialisation, smooth location embeddings, soft location targets, and a dense
@@ -84,11 +84,7 @@ def _runs(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _told(run: dict[str, Any], place: int) -> str:
-    begun = (
-        f"it went on from those weights, run {place + 1},"
-        if place
-        else f"from random weights (seed {run['seed']}),"
-    )
+    begun = "Then, from those weights:" if place else f"from random weights (seed {run['seed']}),"
     a_step = run["scenes"] * run.get("processes", 1)
     told = f"{begun} {run['steps']:,} steps of {a_step} scenes at {run['dimensions']['side']} pixels in {run['seconds'] / 60:.0f} minutes."
     return f"{told} {run['note']}" if run.get("note") else told
