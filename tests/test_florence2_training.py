@@ -293,7 +293,7 @@ def test_a_training_goes_on_from_another_at_a_higher_resolution(tmp_path: Path, 
     assert facts["earlier"]["steps"] == 2
     assert facts["dimensions"]["side"] == 96
     assert (tmp_path / "larger" / "tokenizer.json").read_text() == (started / "tokenizer.json").read_text()
-    assert "went on from" in (tmp_path / "larger" / "README.md").read_text()
+    assert "Then, from those weights" in (tmp_path / "larger" / "README.md").read_text()
 
 
 def test_only_a_training_of_like_dimensions_can_be_gone_on_from(tmp_path: Path, started: Path) -> None:
