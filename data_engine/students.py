@@ -43,7 +43,7 @@ def with_students(recipe: Recipe, dataset: Dataset, note: Callable[[str], None])
             missing = [next(waiting[need] for need in part.needs if need in waiting)]
         if missing:
             waiting[name] = missing[0]
-            note(f"{name} waits: {missing[0]} is not in the data set yet (`fde refine` makes it)")
+            note(f"{name} waits: {missing[0]} is not in the data set yet")
             continue
         parts[name] = part.model_copy(update={"args": args, "needs": needs})
     filters = {}

@@ -24,7 +24,7 @@ class CommonText:
     """Drops texts that more than `most` images of the whole data set have, word for word.
 
     The data set is looked at once before the first shard, by its `where`; earlier filters make no difference
-    to the count. 10 is what CLIP's and LAION's cleaners allow alt-texts, with a wide margin. The value is the
+    to the count. 10 is our own choice. The value is the
     number of images. Raises RecipeError.
     """
 

@@ -31,11 +31,11 @@ class NearDuplicate:
 
     Of several, the one with the most pixels stays (then the lowest id), and no image falls to one that falls
     itself, so that a chain of slow changes is not cut down to one. The whole data set is looked at before
-    the first shard; its hashes lie in memory, 40 bytes each.
+    the first shard; its hashes lie in memory.
 
     - `name`: which hash: `perceptual_hash` (specialists.image_measures), or another row of kind `image` with
       hexadecimal digits, a multiple of 16.
-    - `distance`: of 64 bits, 4 and less are almost always copies. It takes time: with more, more hashes share
+    - `distance`: 4 of 64 bits is our own choice. It takes time: with more, more hashes share
       a band and must be compared.
 
     Files that are equal byte for byte never get here: they are one image of the data set. The value is the

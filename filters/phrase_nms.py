@@ -25,7 +25,7 @@ class PhraseNms:
 
     - `across`: `text`, within each text (GrIT's rule); or `image`, over all texts of an image, where a box
       falls only to one of *another* phrase: the same words in two texts agree and both stay.
-    - `iou`: 0.9 by default: in one text, phrases of a whole and its part lie above 0.5 often.
+    - `iou`: 0.9 by default, our own choice: the boxes of a whole and of its part may overlap by much.
 
     Masks and other rows stay; a mask falls with its phrase. A box without a score counts as sure. Its value
     is the score. Raises RecipeError.

@@ -19,8 +19,8 @@ class Repetition:
 
     What is counted are the places in the text at which a run of `words` words (or fewer, in a shorter text)
     stands that stood before; the value is their share of all such places, 0..1. "a dog and a dog and a dog
-    and a dog" is at 0.7. Long honest captions repeat little: the default of 0.4 is crossed by none of the
-    drawn scenes' texts.
+    and a dog" is at 0.67. Long honest captions repeat little: the default of 0.4 is crossed by none of the
+    texts of 40 drawn scenes (a test).
 
     Rows without text stay. Raises RecipeError.
     """

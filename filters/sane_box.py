@@ -17,9 +17,8 @@ class SaneBox:
     """Keeps boxes that lie in the image and whose size and shape are those of a thing; rows without a box stay.
 
     - `minimum_area` and `maximum_area`: as a share of the image's area. A box that covers all of it says
-      where nothing is; 0.95 keeps portraits.
-    - `maximum_aspect`: the longer side divided by the shorter; nothing in COCO's labels but a few ropes
-      and rails is beyond 20.
+      where nothing is.
+    - `maximum_aspect`: the longer side divided by the shorter; 20 is our own choice.
     - `margin`: how many pixels it may reach beyond the image: rounding, no more.
 
     Coordinates that are no numbers and boxes with their corners swapped are dropped whatever the settings.

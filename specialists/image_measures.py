@@ -1,7 +1,7 @@
 """Measures of the picture itself, whatever it shows: is it sharp, is there anything in it, is it there twice?
 
 - `sharpness`: the variance of the Laplacian of its grey values (Pech-Pacheco et al., ICPR 2000), the longer
-  side brought to 512 pixels so that large and small pictures compare; below some 50 it is blurred.
+  side brought to 512 pixels so that large and small pictures compare; blur lowers it.
 - `contrast`: the standard deviation of its grey values, 0..127; near 0 it is a plain field.
 - `perceptual_hash`: 64 bits in hexadecimal, the signs of the 64 lowest frequencies of its cosine transform
   against their median (Zauner, "Implementation and benchmarking of perceptual image hash functions",

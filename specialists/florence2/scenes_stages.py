@@ -1,7 +1,7 @@
 """The shipped Florence-2's training from beginning to end: first small pictures, then larger ones.
 
 Florence-2 itself was trained so, at 384 and then at 768 pixels (arXiv 2311.06242, section 5). Small pictures teach
-language, and where things are, in a third of the time; the second stage sees many more scenes, each asked about
+language, and where things are, in less time a step; the second stage sees many more scenes, each asked about
 once, and teaches what small things are.
 """
 

@@ -1,8 +1,8 @@
 """Several processes of one machine that take each step of a training together.
 
 Each has the whole model and learns from scenes of its own; gradients are averaged over PyTorch's gloo, so
-that all make the same step and stay equal. On two cores this trains on nearly twice as many scenes as two
-threads do: the operations of so small a model are too short to be divided.
+that all make the same step and stay equal. The operations of so small a model are too short for
+a second thread to help much; a second process sees as many scenes again.
 """
 
 from __future__ import annotations
