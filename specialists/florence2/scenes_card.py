@@ -45,8 +45,8 @@ nothing of photographs.
 
 ## Training
 
-- **Data**: {facts["data"]} (generator {facts["generator"]}): {scenes:,} pictures, with up to {tasks} prompts each. A run draws
-  each scene once, from the seed's first on. Seeds from 1,000,000 on are for training; every smaller seed is unseen.
+- **Data**: {"; ".join(dict.fromkeys(run["data"] for run in runs))} (generator {facts["generator"]}): {scenes:,} pictures, with up to {tasks} prompts each. A
+  run draws each scene once, from its seed's first on. Seeds from 1,000,000 on are for training; every smaller seed is unseen.
 - **Run**: {" ".join(_told(run, place) for place, run in enumerate(runs))}
   AdamW, cosine, {facts["precision"]} arithmetic over float32 weights, exponential average. What helps so small a model learn to locate stands in
   `scratch.py` and `locating.py`: initialisation, smooth location embeddings, soft location targets, and a dense
@@ -56,10 +56,10 @@ nothing of photographs.
 
 ## Quality on unseen scenes
 
-Through `specialists.florence2:Florence2`, greedy decoding, {unseen[names[0]]["images"]} scenes of seed {seed} of each world, 320 x 240 pixels,
+Through `specialists.florence2:Florence2`, greedy decoding where no beams are named, {unseen[names[0]]["images"]} scenes of seed {seed} of each world, 320 x 240 pixels,
 the files as shipped. Prompts about a caption, a phrase or a region are given the truth.
 
-| measure | {" | ".join(f"{name} world" for name in names)} |
+| measure | {" | ".join(names)} |
 |---|{"---|" * len(names)}
 {table}
 

@@ -63,6 +63,7 @@ _GROUPS = 3
 _LOG_SECONDS, _SAVE_SECONDS = 30.0, 150.0
 _TOKENIZER_SCENES = 400
 _FORMAT = 2
+_BEAMS = 3
 _SETTINGS_KEPT = ("seed", "words", "scenes", "tasks", "precision", "dimensions", "processes")
 
 
@@ -158,12 +159,13 @@ def train(
 def judge(output: Path, facts: dict[str, Any], evaluate_on: int) -> Quality:
     """Measure a checkpoint's folder in every world, and write down what came out: `training.json` and the card.
 
-    What is measured is the folder as written: its weights are rounded to half precision. Returns the
-    quality in the world that it was trained in.
+    What is measured is the folder as written: its weights are rounded to half precision. In its own world it is
+    also measured with as many beams as released models are run with. Returns the quality there, by greedy decoding.
     """
     own = facts["world"]
     names = [own, *(name for name in WORLDS if name != own)]
     found = {name: measure(output, evaluate_on, UNSEEN_SEED, WORLDS[name]) for name in names}
+    found[f"{own}, {_BEAMS} beams"] = measure(output, evaluate_on, UNSEEN_SEED, WORLDS[own], num_beams=_BEAMS)
     facts["unseen"] = {"seed": UNSEEN_SEED} | {name: asdict(quality) for name, quality in found.items()}
     with storage_errors(str(output)):
         _write_facts(output, facts)
