@@ -6,6 +6,8 @@ annotations/<source>/00000.parquet   what one specialist (or the imported labels
 verdicts/<round>/00000.parquet    each annotation's fate
 failures/<stage>/00000.parquet    what could not be used, and why
 runs/<run id>.parquet             one row per stage of each run
+models/<round>/                   the student of a round of refinement
+rounds/<round>/                   what its labels are worth, and whether they are used (docs/refine.md)
 """
 
 from __future__ import annotations
@@ -100,6 +102,12 @@ class Dataset:
     def annotations(self, source: str, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
         """What one source said about one shard. Raises StorageError when that was not written."""
         return read_table(self.store, f"annotations/{source}/{shard}.parquet", columns)
+
+    def verdicts(self, round_: int, shard: str) -> pa.Table:
+        """Whether each annotation of one shard was kept. Raises StorageError where that was not judged."""
+        return read_table(
+            self.store, f"verdicts/{round_}/{shard}.parquet", ["annotation_id", "image_id", "source", "kept"]
+        )
 
     def write_annotations(
         self, source: str, shard: str, table: pa.Table, provenance: Mapping[str, Any]

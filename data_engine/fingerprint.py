@@ -11,7 +11,9 @@ from typing import Any
 
 from data_engine.dataset import Dataset
 from data_engine.entry_point import code_version
+from data_engine.errors import DatasetError
 from data_engine.recipe import Recipe
+from data_engine.shards import read_provenances
 
 
 def digest(value: Any) -> str:
@@ -62,6 +64,30 @@ def specialist_fingerprints(recipe: Recipe, dataset: Dataset) -> dict[str, str]:
                 "args": _by_content(part.args, cache),
                 "batch": part.batch,
                 "needs": {need: found.get(need, "ingest") for need in part.needs},
+                **({} if part.kept is None else {"kept": verdicts_fingerprint(dataset, part.kept)}),
             }
         )
     return found
+
+
+def arguments_digest(args: Mapping[str, Any]) -> str:
+    """A digest of arguments, of files that they name by what lies there."""
+    return digest(_by_content(args, {}))
+
+
+def verdicts_fingerprint(dataset: Dataset, round_: int) -> str:
+    """A digest of what a round's verdicts are made of. Raises DatasetError where shards have none."""
+    return shards_fingerprint(dataset, f"verdicts/{round_}", f"verdicts of round {round_}")
+
+
+def shards_fingerprint(dataset: Dataset, folder: str, what: str) -> str:
+    """A digest of the fingerprints of a folder's shards. Raises DatasetError where one is missing."""
+    there = set(dataset.store.files(folder))
+    missing = [shard for shard in dataset.shards if f"{shard}.parquet" not in there]
+    if missing:
+        raise DatasetError(
+            f"{dataset.url} has no {what} for {len(missing)} of its {len(dataset.shards)} shards",
+            "run that step first: fde annotate, then fde filter",
+        )
+    found = read_provenances(dataset.store, [f"{folder}/{shard}.parquet" for shard in dataset.shards])
+    return digest([None if one is None else one.get("fingerprint") for one in found])

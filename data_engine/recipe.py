@@ -5,86 +5,40 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 
 from data_engine.dataset import NAME
-from data_engine.entry_point import add_import_folder, check_arguments, did_you_mean, split
+from data_engine.entry_point import add_import_folder, check_arguments, did_you_mean
 from data_engine.errors import RecipeError
-from data_engine.schema import KINDS
+from data_engine.recipe_parts import FilterPart, Part, SpecialistPart, Where
+from data_engine.refine_part import RefinePart, known_keys
+
+__all__ = [
+    "RESERVED",
+    "FilterPart",
+    "Recipe",
+    "RefinePart",
+    "SpecialistPart",
+    "Where",
+    "load_recipe",
+    "read_recipe",
+]
 
 RESERVED = ("human", "alt_text", "truth", "ingest")
 """Sources that ingest writes: no specialist may take their folder."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SpecialistPart(_Part):
-    """One specialist: `use` is `module:Class`, `args` its constructor's, the rest how it is run.
-
-    `needs` lists the specialists (or `human`, `alt_text`) whose statements it is given. `batch` is in
-    images; `cpus` and `gpus` are per actor and may be fractions; `actors` is the most that run at once.
-    """
-
-    use: str
-    args: dict[str, Any] = {}
-    needs: list[str] = []
-    batch: Annotated[int, Field(ge=1, le=4096)] = 16
-    actors: Annotated[int, Field(ge=1, le=100_000)] = 1
-    cpus: Annotated[float, Field(ge=0)] = 1
-    gpus: Annotated[float, Field(ge=0)] = 0
-
-    @field_validator("use")
-    @classmethod
-    def _reference(cls, use: str) -> str:
-        split(use)
-        return use
-
-
-class Where(_Part):
-    """The rows that a filter looks at; an empty list means any."""
-
-    kind: list[str] = []
-    granularity: list[str] = []
-    source: list[str] = []
-
-    @field_validator("kind", "granularity", "source", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("kind")
-    @classmethod
-    def _known(cls, value: list[str]) -> list[str]:
-        for kind in value:
-            if kind not in KINDS:
-                raise ValueError(f"{kind!r} is no kind{did_you_mean(kind, KINDS)}")
-        return value
-
-
-class FilterPart(_Part):
-    use: str
-    args: dict[str, Any] = {}
-    where: Where = Where()
-
-    @field_validator("use")
-    @classmethod
-    def _reference(cls, use: str) -> str:
-        split(use)
-        return use
-
-
-class Recipe(_Part):
+class Recipe(Part):
     """A whole recipe. Specialists run in the order that `needs` asks for, filters in the order written."""
 
     name: str
     description: str = ""
-    specialists: dict[str, SpecialistPart] = {}
-    filters: dict[str, FilterPart] = {}
+    specialists: dict[str, SpecialistPart] = Field(default_factory=dict)
+    filters: dict[str, FilterPart] = Field(default_factory=dict)
+    refine: RefinePart | None = None
     folder: str = Field(default="", exclude=True)
     """Where the recipe's file lies: modules beside it can be used. Not part of the YAML."""
 
@@ -127,6 +81,8 @@ class Recipe(_Part):
                     "use letters, digits, '-', '_' and '.'; 'parent' is taken",
                 )
             check_arguments(rule.use, list(rule.args), f"filters.{name}")
+        if self.refine is not None:
+            self.refine.check(list(self.specialists), RESERVED)
         self.ordered()
         return self
 
@@ -151,7 +107,8 @@ def read_recipe(text: str, origin: str, folder: str = "") -> Recipe:
         raise _readable(error, origin) from error
     return recipe.model_copy(
         update={"specialists": {n: p.model_copy(update={"args": _resolved(p.args, folder)}) for n, p in recipe.specialists.items()},
-                "filters": {n: p.model_copy(update={"args": _resolved(p.args, folder)}) for n, p in recipe.filters.items()}}
+                "filters": {n: p.model_copy(update={"args": _resolved(p.args, folder)}) for n, p in recipe.filters.items()},
+                "refine": recipe.refine and recipe.refine.mapped(lambda args: _resolved(args, folder))}
     ).check()  # fmt: skip
 
 
@@ -201,7 +158,10 @@ def _readable(error: ValidationError, origin: str) -> RecipeError:
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         *above, key = [str(part) for part in first["loc"]]
-        known = _FIELDS["where" if "where" in above else above[0] if above else ""]
+        if above[:1] == ["refine"]:
+            known = known_keys(above[1:])
+        else:
+            known = _FIELDS["where" if "where" in above else above[0] if above else ""]
         return RecipeError(
             f"{origin}: unknown key {place!r}{did_you_mean(key, known)}", "correct or remove it"
         )

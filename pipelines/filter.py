@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from data_engine.entry_point import add_import_folder, code_version, load
 from data_engine.errors import DatasetError, RecipeError
 from data_engine.fingerprint import digest
 from data_engine.recipe import Recipe
+from data_engine.refine_part import round_of
 from data_engine.schema import ANNOTATIONS, VERDICTS
 from data_engine.shards import read_provenance, read_table, write_shard
 from data_engine.students import with_students
@@ -62,6 +63,7 @@ def filter_dataset(
     *,
     round_: int = 0,
     sample: float | None = None,
+    sources: Collection[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FilterSummary:
     """Write the verdicts of one round. Shards whose verdicts are current are skipped, but counted.
@@ -70,6 +72,8 @@ def filter_dataset(
     are. With `sample`, a share of the shards in 0..1, evenly spread and at least one, nothing is written:
     the summary says what would come out of those.
 
+    `sources` are those that are judged and seen: by default all but those that rounds of refinement made.
+
     `progress` is called with shards done and shards in all. Raises RecipeError for a recipe without filters
     or an impossible sample.
     """
@@ -77,7 +81,7 @@ def filter_dataset(
         raise RecipeError(f"the recipe {recipe.name!r} has no filters", "add some under `filters:`")
     if sample is not None and not 0 < sample <= 1:
         raise RecipeError(f"a sample of {sample} of the shards", "give a share above 0 and up to 1")
-    run = _Run(dataset, with_students(recipe, dataset, lambda _: None), round_)
+    run = _Run(dataset, with_students(recipe, dataset, lambda _: None), round_, sources)
     shards = dataset.shards if sample is None else _spread(dataset.shards, sample)
     summary = FilterSummary()
     for number, shard in enumerate(shards):
@@ -102,7 +106,9 @@ def _spread(shards: Sequence[str], share: float) -> list[str]:
 class _Run:
     """The filters of one call, and what a shard's verdicts depend on."""
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, round_: int) -> None:
+    def __init__(
+        self, dataset: Dataset, recipe: Recipe, round_: int, sources: Collection[str] | None
+    ) -> None:
         add_import_folder(recipe.folder)
         made: dict[str, Any] = {
             name: load(part.use, dict(part.args), f"filters.{name}") for name, part in recipe.filters.items()
@@ -115,7 +121,11 @@ class _Run:
             )
             for name, part in recipe.filters.items()
         ]
-        self.sources = {name: set(dataset.store.files(f"annotations/{name}")) for name in dataset.sources()}
+        self.sources = {
+            name: set(dataset.store.files(f"annotations/{name}"))
+            for name in dataset.sources()
+            if (not round_of(name) if sources is None else name in sources)
+        }
 
     def current(self, shard: str) -> pa.Table | None:
         """The shard's verdicts, if they are by these filters on these annotations."""

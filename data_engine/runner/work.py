@@ -150,9 +150,14 @@ class Worker:
     def _said(self, shard: str) -> pa.Table | None:
         if not self.part.needs:
             return None
-        return pa.concat_tables(self.dataset.annotations(need, shard) for need in self.part.needs).cast(
+        said = pa.concat_tables(self.dataset.annotations(need, shard) for need in self.part.needs).cast(
             ANNOTATIONS
         )
+        if self.part.kept is None:
+            return said
+        verdicts = self.dataset.verdicts(self.part.kept, shard)
+        dropped = verdicts.filter(pc.invert(verdicts["kept"]))["annotation_id"].combine_chunks()
+        return said.filter(pc.invert(pc.is_in(said["annotation_id"], value_set=dropped)))
 
     def _annotate(self, pictures: Sequence[Picture], said: pa.Table | None) -> list[Answer]:
         images = [picture.image for picture in pictures if picture.image is not None]

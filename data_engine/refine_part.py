@@ -1,0 +1,161 @@
+"""The `refine` section of a recipe: how a student is trained, asked, merged and judged, round after round."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from data_engine.entry_point import check_arguments, did_you_mean, signature
+from data_engine.errors import RecipeError
+from data_engine.recipe_parts import FilterPart, Part, SpecialistPart, TrainerPart, Where
+
+STEPS = ("student", "asked", "doubt", "merged")
+"""What the sources of a round are called, `-` and its number behind."""
+
+_OF_ROUND = re.compile(rf"(?:{'|'.join(STEPS)})-(\d+)")
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AcceptPart(Part):
+    """When a round is used, and when another follows (pipelines/acceptance.py).
+
+    A round is rejected where a measure falls and the interval of `confidence` around its change lies
+    below 0. Another follows where that of some measure lies above `minimum_gain`. `draws` is how often
+    the held-out images are drawn anew for an interval, `seed` by which numbers.
+    """
+
+    minimum_gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    draws: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
+    seed: int = 0
+
+
+class RefinePart(Part):
+    """Rounds of training and labelling again.
+
+    `learn`: the sources whose kept statements the first student learns from; a later one learns from the
+    labels of the round before. `held_out`: the share of images that teaches nothing. `truth`: a source
+    that is right, of which the held-out images alone are looked at; without it the held-out statements
+    of `learn` are what is compared with.
+
+    `student` trains, `relabel` is the student as a specialist, `ask` the same asked about statements of
+    truth on held-out images, `doubt` says how likely the student finds the labels, `calibrate` chooses
+    arguments of `merge`, which makes one set of labels of both. Names of sources, models and folders are
+    filled in: whatever of `FILLED` their constructors take. `filters` judge what was merged; in them
+    `merged`, `student` and `doubt` stand for the round's own sources.
+    """
+
+    rounds: Annotated[int, Field(ge=1, le=100)] = 1
+    learn: Annotated[list[str], Field(min_length=1)]
+    held_out: Share = 0.1
+    truth: str | None = None
+    student: TrainerPart
+    relabel: SpecialistPart
+    ask: SpecialistPart | None = None
+    doubt: SpecialistPart | None = None
+    calibrate: TrainerPart | None = None
+    merge: SpecialistPart
+    filters: dict[str, FilterPart] = Field(default_factory=dict)
+    accept: AcceptPart = AcceptPart()
+
+    def check(self, specialists: Sequence[str], reserved: Sequence[str]) -> None:
+        """Everything that can be known before any work. Raises RecipeError."""
+        known = [*specialists, *reserved]
+        for source in [*self.learn, *([] if self.truth is None else [self.truth])]:
+            if source not in known:
+                where = "truth" if source == self.truth else "learn"
+                raise RecipeError(
+                    f"refine.{where}: {source!r} is no specialist of this recipe{did_you_mean(source, known)}",
+                    "name a specialist, or labels that came with the images",
+                )
+        if self.truth in self.learn:
+            raise RecipeError(
+                f"refine.truth: {self.truth!r} is learnt from, so it cannot also judge",
+                "name another source, or leave `truth` out: held-out statements are compared with then",
+            )
+        for name in specialists:
+            if round_of(name):
+                raise RecipeError(
+                    f"specialists.{name}: refinement gives this name to its own round",
+                    "choose a name that is none of " + ", ".join(f"{step}-N" for step in STEPS),
+                )
+        for place in ("student", "relabel", "ask", "doubt", "merge"):
+            part = getattr(self, place)
+            if part is not None:
+                filled = [name for name in FILLED[place] if takes(part.use, name)]
+                check_arguments(part.use, [*part.args, *filled], f"refine.{place}")
+        if self.calibrate is not None:
+            check_arguments(
+                self.calibrate.use, [*self.calibrate.args, *FILLED["calibrate"]], "refine.calibrate"
+            )
+        for name, rule in self.filters.items():
+            check_arguments(rule.use, list(rule.args), f"refine.filters.{name}")
+
+    def mapped(self, change: Any) -> RefinePart:
+        """The same with the `args` of every part as `change` gives them."""
+        places = ("student", "relabel", "ask", "doubt", "calibrate", "merge")
+        parts = {place: getattr(self, place) for place in places}
+        return self.model_copy(
+            update={
+                **{
+                    place: part.model_copy(update={"args": change(part.args)})
+                    for place, part in parts.items()
+                    if part is not None
+                },
+                "filters": {
+                    name: rule.model_copy(update={"args": change(rule.args)})
+                    for name, rule in self.filters.items()
+                },
+            }
+        )
+
+
+FILLED: Mapping[str, tuple[str, ...]] = {
+    "student": (),
+    "relabel": ("model",),
+    "ask": ("model", "sources"),
+    "doubt": ("model", "sources"),
+    "calibrate": ("dataset", "truth", "originals", "student", "doubt", "held_out", "verdicts"),
+    "merge": ("originals", "student", "doubt"),
+}
+"""By step the arguments that a round gives, where the class takes them and the recipe does not say."""
+
+_PARTS: Mapping[str, type[Part]] = {
+    "student": TrainerPart,
+    "relabel": SpecialistPart,
+    "ask": SpecialistPart,
+    "doubt": SpecialistPart,
+    "calibrate": TrainerPart,
+    "merge": SpecialistPart,
+    "filters": FilterPart,
+    "where": Where,
+    "accept": AcceptPart,
+}
+
+
+def known_keys(above: Sequence[str]) -> tuple[str, ...]:
+    """The keys that may stand at a place within `refine`; `above` are the keys that lead there."""
+    places = [place for place in above if place in _PARTS]
+    part = _PARTS[places[-1]] if places else RefinePart
+    return tuple(part.model_fields)
+
+
+def takes(use: str, argument: str) -> bool:
+    """Whether a class or function takes an argument of that name; one whose source cannot be read does."""
+    found = signature(use)
+    return found is None or found.open or argument in (*found.required, *found.optional)
+
+
+def round_of(source: str) -> int:
+    """The round of refinement whose source this is, 0 for every other."""
+    match = _OF_ROUND.fullmatch(source)
+    return int(match[1]) if match else 0
+
+
+def source_of(step: str, number: int) -> str:
+    """The source of a step of a round: `merged-2`."""
+    return f"{step}-{number}"
