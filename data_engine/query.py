@@ -32,20 +32,29 @@ VIEWS = (*_STORED, *_DERIVED)
 def connect(dataset: Dataset, memory_limit: str | None = None) -> duckdb.DuckDBPyConnection:
     """A connection that has the views, and from which nothing but the data set can be reached.
 
-    Configuration is locked afterwards, extensions cannot be loaded, and files outside the data set's
-    folder (and on the network) are refused by DuckDB itself. `run` also refuses what is no query.
+    `run` also refuses what is no query.
+    """
+    connection = locked(dataset, memory_limit)
+    for name, schema in _STORED.items():
+        _stored_view(connection, dataset, name, schema)
+    for name in _DERIVED:
+        sql = (files("data_engine.qa") / "views" / f"{name}.sql").read_text()
+        connection.execute(f"CREATE VIEW {name} AS {sql}")
+    return connection
+
+
+def locked(dataset: Dataset, memory_limit: str | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection with the functions of boxes and without views, that opens no file yet.
+
+    Configuration is locked, extensions cannot be loaded, and files outside the data set's folder (and on
+    the network) are refused by DuckDB itself.
     """
     connection = duckdb.connect(":memory:")
     if memory_limit:
         connection.execute(f"SET memory_limit = '{memory_limit}'")
     connection.execute("SET temp_directory = ?", [tempfile.gettempdir() + "/fde-duckdb"])
     connection.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
-    for name, schema in _STORED.items():
-        _stored_view(connection, dataset, name, schema)
     connection.execute((files("data_engine.qa") / "macros.sql").read_text())
-    for name in _DERIVED:
-        sql = (files("data_engine.qa") / "views" / f"{name}.sql").read_text()
-        connection.execute(f"CREATE VIEW {name} AS {sql}")
     if dataset.store.local:
         # DuckDB holds a pattern against the list as it is written, and then each file that it finds.
         folders = [dataset.store.root + "/", _glob(dataset.store.root) + "/"]
