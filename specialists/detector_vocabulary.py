@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_engine.errors import ModelLoadError, RecipeError
+from specialists.clip_model import ClipModel
 from specialists.detector_prediction import load_yolo
-from specialists.scorer import Scorer
 
 _CLOSED = "use specialists.detector:Detector for it"
 _EXAMPLES = "give one of YOLO-World or YOLOE, such as yolov8s-worldv2.pt or yoloe-11s-seg.pt"
@@ -68,7 +68,7 @@ def text_encoder(network: Any) -> tuple[str, str]:
     return _ENCODERS[name]
 
 
-def load_text_model(network: Any, model: str | None, pretrained: str | None, device: str) -> Scorer:
+def load_text_model(network: Any, model: str | None, pretrained: str | None, device: str) -> ClipModel:
     """The text half of a CLIP; by default the one that belongs to the network.
 
     Raises ModelLoadError, RecipeError or MissingPackageError.
@@ -76,12 +76,12 @@ def load_text_model(network: Any, model: str | None, pretrained: str | None, dev
     if model is None:
         model, tag = text_encoder(network)
         pretrained = pretrained or tag
-    loaded = Scorer(model, pretrained, device=device, dtype="float32")
+    loaded = ClipModel(model, pretrained, device=device, dtype="float32")
     loaded.network.visual = None  # most of its memory, and never asked
     return loaded
 
 
-def text_features(network: Any, text_model: Scorer, texts: Sequence[str]) -> Any:
+def text_features(network: Any, text_model: ClipModel, texts: Sequence[str]) -> Any:
     """What a network compares regions with: a tensor (texts, d) of its own type, on its device.
 
     CLIP's features of length one; YOLOE has layers of its own for them, which are then gone through.

@@ -14,8 +14,9 @@ from data_engine.annotation import Annotation
 from data_engine.errors import RecipeError, SpecialistError
 from data_engine.image import Image
 from specialists.caption_model import CaptionModel
+from specialists.clip_model import Place
 from specialists.said import Statement, statements
-from specialists.scorer import Place, crop_box
+from specialists.scorer import crop_box
 
 VERSION = 1  # raised too when what specialists.caption_model says, or scorer.crop_box, changes
 

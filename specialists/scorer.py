@@ -7,27 +7,18 @@ open_clip runs can do it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from data_engine.annotation import Annotation
-from data_engine.errors import FdeError, MissingPackageError, ModelLoadError, RecipeError, SpecialistError
+from data_engine.errors import RecipeError, SpecialistError
 from data_engine.image import Image
-from specialists.pretrained import device_and_dtype
+from specialists.clip_model import ClipModel, Place
 from specialists.said import Statement, statements
 
 VERSION = 1
-
-_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-
-Place = tuple[int, tuple[int, int, int, int]]
-"""An image's index in the batch and a crop of it: x0, y0, x1, y1 in whole pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,17 +36,12 @@ class Scorer:
     score is the cosine similarity, and 0 where that is negative; its row has the statement's kind and
     granularity, and the statement as parent.
 
-    - `model` and `pretrained`: a name and tag of open_clip, downloaded once to where huggingface_hub
-      keeps its files; or as `pretrained` a weights file for that `model`; or a folder with
-      open_clip_config.json and weights, which says itself what model it is. A `model` `hf-hub:NAME`
-      or `local-dir:FOLDER` needs no `pretrained`.
+    - `model`, `pretrained`, `device`, `dtype`, `max_batch`: as ClipModel takes them.
     - `context`: how much of the surroundings a crop shows, on each side as a share of the box's own.
     - `minimum_side`: smaller crops grow to so many pixels, where the image allows.
-    - `max_batch`: crops, and texts, that go through the model at once; it bounds memory.
     - `sources`: of the statements of `needs`, only those by these specialists.
 
-    Equal texts are encoded once per batch, and so are equal crops. Texts longer than the model reads
-    (77 tokens in CLIP) are cut. Weights are read from safetensors, or with torch's `weights_only`.
+    Equal texts are encoded once per batch, and so are equal crops.
     Raises RecipeError, ModelLoadError or MissingPackageError.
     """
 
@@ -70,42 +56,14 @@ class Scorer:
         max_batch: int = 64,
         sources: list[str] | None = None,
     ) -> None:
-        try:
-            import open_clip
-        except ImportError as error:
-            raise MissingPackageError.of(error.name or "open_clip_torch", "scorer") from error
-        if context < 0 or minimum_side < 1 or max_batch < 1:
+        if context < 0 or minimum_side < 1:
             raise RecipeError(
-                "context must not be negative, minimum_side and max_batch must be at least 1", "raise them"
+                "context must not be negative, and minimum_side must be at least 1", "raise them"
             )
         self.context = context
         self.minimum_side = minimum_side
-        self.max_batch = max_batch
         self.sources = None if sources is None else frozenset(sources)
-        self.device, self.dtype = device_and_dtype(device, dtype)
-        name, tag = _place(model, pretrained)
-        try:
-            with _no_root_logging():
-                network, preprocess = open_clip.create_model_from_pretrained(
-                    name,
-                    pretrained=tag,
-                    precision=_PRECISIONS[str(self.dtype).removeprefix("torch.")],
-                    device=self.device,
-                    weights_only=True,
-                )
-                self.tokenizer: Any = open_clip.get_tokenizer(name)
-        except FdeError:
-            raise
-        except ImportError as error:  # a tokenizer or tower that another library runs
-            raise MissingPackageError.of(error.name or "transformers", "scorer") from error
-        except Exception as error:
-            shown = f"{name} {tag}" if tag else name
-            raise ModelLoadError(
-                f"cannot load {shown}: {' '.join(str(error).split())[:200] or type(error).__name__}",
-                "check the name and the network, or give a weights file or a folder as `pretrained`",
-            ) from error
-        self.network: Any = network.eval()
-        self.preprocess: Any = preprocess
+        self.clip = ClipModel(model, pretrained, device, dtype, max_batch)
 
     def __call__(self, images: Sequence[Image], said: pa.Table | None) -> list[list[Annotation]]:
         """One row per statement with a text, in the order of `said`."""
@@ -144,40 +102,10 @@ class Scorer:
         places = {place: row for row, place in enumerate(dict.fromkeys(pair.place for pair in pairs))}
         texts = {text: row for row, text in enumerate(dict.fromkeys(pair.text for pair in pairs))}
         with torch.inference_mode():
-            left = self.image_features(images, list(places))[[places[pair.place] for pair in pairs]]
-            right = self.text_features(list(texts))[[texts[pair.text] for pair in pairs]]
+            left = self.clip.image_features(images, list(places))[[places[pair.place] for pair in pairs]]
+            right = self.clip.text_features(list(texts))[[texts[pair.text] for pair in pairs]]
             similarities: list[float] = (left * right).sum(dim=1).clamp(0, 1).tolist()
         return similarities
-
-    def _parts(self, items: Sequence[Any]) -> Iterator[list[Any]]:
-        for start in range(0, len(items), self.max_batch):
-            yield list(items[start : start + self.max_batch])
-
-    def image_features(self, images: Sequence[Image], places: Sequence[Place]) -> Any:
-        """Features of length one of crops, a float32 tensor (crops, d) on the CPU; `places` is not empty."""
-        import torch
-
-        def encoded(part: list[Place]) -> Any:
-            whole = {i: images[i].pil for i in {i for i, _ in part}}
-            pixels = torch.stack([self.preprocess(whole[i].crop(crop)) for i, crop in part])
-            return self.network.encode_image(pixels.to(self.device, self.dtype))
-
-        with torch.inference_mode():
-            features = torch.cat([encoded(part) for part in self._parts(places)])
-            return torch.nn.functional.normalize(features.float(), dim=-1).cpu()
-
-    def text_features(self, texts: Sequence[str]) -> Any:
-        """Features of length one of texts, a float32 tensor (texts, d) on the CPU; `texts` is not empty."""
-        import torch
-
-        with torch.inference_mode():
-            features = torch.cat(
-                [
-                    self.network.encode_text(self.tokenizer(part).to(self.device))
-                    for part in self._parts(texts)
-                ]
-            )
-            return torch.nn.functional.normalize(features.float(), dim=-1).cpu()
 
 
 def crop_box(
@@ -201,35 +129,3 @@ def crop_box(
         sides.append((first, last))
     (x0, x1), (y0, y1) = sides
     return x0, y0, x1, y1
-
-
-def _place(model: str, pretrained: str | None) -> tuple[str, str | None]:
-    """`model_name` and `pretrained` as open_clip takes them. Raises RecipeError or ModelLoadError."""
-    if model.startswith(("hf-hub:", "local-dir:")):
-        return model, None
-    if not pretrained:
-        raise RecipeError(
-            "the scorer needs weights", "give `pretrained`: a tag of open_clip, a file or a folder"
-        )
-    path = Path(pretrained).expanduser()
-    if path.is_dir():
-        if not (path / "open_clip_config.json").is_file():
-            raise ModelLoadError(
-                f"{pretrained} holds no open_clip_config.json",
-                "give the weights file itself, and the name of its model as `model`",
-            )
-        return f"local-dir:{path}", None
-    return model, str(path) if path.is_file() else pretrained
-
-
-@contextmanager
-def _no_root_logging() -> Iterator[None]:
-    """open_clip logs to the root logger, which then gets a handler that prints; its errors are raised too."""
-    root, handler, disabled = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
-    root.addHandler(handler)
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(disabled)
-        root.removeHandler(handler)

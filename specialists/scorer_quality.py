@@ -60,10 +60,10 @@ def evaluate(folder: Path, world: World = PRETRAINING, count: int = 200, seed: i
         (i, crop_box(thing.box, (images[i].width, images[i].height), scorer.context, scorer.minimum_side))
         for i, thing in things
     ]
-    crops = scorer.image_features(images, places)
+    crops = scorer.clip.image_features(images, places)
 
     def scores(features: Any, texts: Sequence[str]) -> np.ndarray:
-        found: np.ndarray = (features @ scorer.text_features(texts).T).clamp(0, 1).numpy()
+        found: np.ndarray = (features @ scorer.clip.text_features(texts).T).clamp(0, 1).numpy()
         return found
 
     descriptions = list(dict.fromkeys(thing.description for _, thing in things))
@@ -88,7 +88,7 @@ def evaluate(folder: Path, world: World = PRETRAINING, count: int = 200, seed: i
         beaten = of_descriptions[row, right[row]] > of_swapped[row, column[text]]
         won.setdefault(name, []).append(bool(beaten))
 
-    whole = scorer.image_features(images, [(i, (0, 0, im.width, im.height)) for i, im in enumerate(images)])
+    whole = scorer.clip.whole_image_features(images)
     of_captions = scores(whole, [picture.captions[0] for picture in pictures])
     own = np.diag(of_captions)
     told = [picture.captions[0] for picture in pictures]

@@ -131,13 +131,13 @@ def test_the_batch_size_and_the_other_images_change_no_score(scorer: Scorer, fol
 def test_features_have_length_one_and_stand_in_the_order_asked(scorer: Scorer) -> None:
     # Four of each, in parts of three: a part's end is no end of the answer.
     places = [(i, (x, 0, x + 20, 20)) for x in (0, 9) for i in (0, 1)]
-    crops = scorer.image_features(TWO, places)
-    texts = scorer.text_features(["a", "dog", "a", "mat"])
+    crops = scorer.clip.image_features(TWO, places)
+    texts = scorer.clip.text_features(["a", "dog", "a", "mat"])
     for found in (crops, texts):
         assert found.shape == (4, 32) and found.dtype == torch.float32
         assert torch.allclose(found.norm(dim=1), torch.ones(4), atol=1e-5)
     assert torch.allclose(texts[0], texts[2], atol=1e-5) and not torch.allclose(texts[0], texts[1], atol=1e-2)
-    assert torch.allclose(crops[3:], scorer.image_features(TWO, places[3:]), atol=1e-5)
+    assert torch.allclose(crops[3:], scorer.clip.image_features(TWO, places[3:]), atol=1e-5)
 
 
 def test_only_statements_of_the_named_sources_are_judged(folder: Path) -> None:

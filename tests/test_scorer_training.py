@@ -235,11 +235,11 @@ def test_the_folder_is_all_that_the_scorer_needs(made: Path, monkeypatch: pytest
     scorer = Scorer(pretrained=str(made))
     pixels = make_scene(7, 0).pixels
     image = Image("0" * 32, np.ascontiguousarray(pixels))
-    assert scorer.image_features([image], [(0, (5, 5, 60, 40))]).shape == (1, 96)
+    assert scorer.clip.image_features([image], [(0, (5, 5, 60, 40))]).shape == (1, 96)
     # Case, and how many texts come together, change nothing.
-    told = scorer.text_features(["a red star", "A Red STAR", "Zürich \u2603 \U0001f600", "word " * 300])
+    told = scorer.clip.text_features(["a red star", "A Red STAR", "Zürich \u2603 \U0001f600", "word " * 300])
     assert torch.allclose(told[0], told[1])
-    assert torch.allclose(told[:1], scorer.text_features(["a red star"]), atol=1e-6)
+    assert torch.allclose(told[:1], scorer.clip.text_features(["a red star"]), atol=1e-6)
     assert torch.isfinite(told).all() and not torch.allclose(told[0], told[2])
 
 
@@ -257,14 +257,14 @@ def test_training_sees_the_pixels_and_tokens_that_scoring_sees(made: Path) -> No
     pixels = np.ascontiguousarray(make_scene(7, 1).pixels)
     place = crop_box((20, 30, 150, 77), (320, 240), 0.0, 16)
     shown = torch.from_numpy(squashed(pixels, place).copy()).permute(2, 0, 1).float() / 255
-    prepared = scorer.preprocess(Image("0" * 32, pixels).pil.crop(place))
+    prepared = scorer.clip.preprocess(Image("0" * 32, pixels).pil.crop(place))
     assert torch.allclose((shown - 0.5) / 0.25, prepared, atol=1e-5)
 
     texts = ["star", "a large striped red star", 'A picture of a black sign that says "Vakorten Theater".']
-    ids = [scorer.tokenizer.tokenizer(text, truncation=True).input_ids for text in texts]
+    ids = [scorer.clip.tokenizer.tokenizer(text, truncation=True).input_ids for text in texts]
     with torch.no_grad():
-        short = text_features(scorer.network, ids)
-        full = scorer.network.encode_text(scorer.tokenizer(texts))
+        short = text_features(scorer.clip.network, ids)
+        full = scorer.clip.network.encode_text(scorer.clip.tokenizer(texts))
     assert torch.allclose(short, full, atol=1e-5)
 
 
