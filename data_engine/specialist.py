@@ -40,6 +40,8 @@ class Filter(Protocol):
     - `values(annotations) -> pa.Array`, float, one per row: what it measured, stored beside its verdicts.
     - `cascades = False`: what hangs on a dropped row does not fall with it, for only the row's text is
       wrong and not the region or sentence that others belong to.
+    - `columns`, a tuple of the annotation columns that it looks at: it is given those (and `image_id`), and
+      no time goes into copying the others. Without it, all.
     - `image_columns`, a tuple of columns of the image index, such as `("width", "height")`: they are
       joined to `annotations`, each with `image_` before its name.
     - `whole_image = True`: where it drops a row, everything that was said of that image is dropped.

@@ -11,11 +11,14 @@ import pyarrow.compute as pc
 
 from data_engine.errors import SpecialistError
 from data_engine.recipe import FilterPart, Where
-from data_engine.schema import VERDICTS
+from data_engine.schema import ANNOTATIONS, VERDICTS
 from data_engine.specialist import Filter
 
 PARENT = "parent"
 """The reason given to what hangs on a dropped statement."""
+
+_OWN = ("annotation_id", "image_id", "kind", "granularity", "source", "parent_id")
+"""Columns that a judge looks at itself: for `where`, for what hangs on what, and for the verdicts."""
 
 
 @dataclass
@@ -30,6 +33,14 @@ class Judge:
         """The columns of the image index that its filters look at."""
         wanted = [column for made in self.filters.values() for column in getattr(made, "image_columns", ())]
         return list(dict.fromkeys(wanted))
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of annotations that it needs: all of them, unless each filter says which it looks at."""
+        wanted = set(_OWN)
+        for made in self.filters.values():
+            wanted.update(getattr(made, "columns", ANNOTATIONS.names))
+        return [name for name in ANNOTATIONS.names if name in wanted]
 
     def __call__(
         self,
@@ -52,10 +63,15 @@ class Judge:
         state = _State.new(annotations.num_rows)
         if before is not None:
             state.take_over(before, names[:unchanged])
+        applies: dict[str, np.ndarray] = {}
         for number, name in enumerate(names):
             made = self.filters[name]
             if number >= unchanged:
-                rows = np.flatnonzero(_applies(self.parts[name].where, annotations) & (state.dropped < 0))
+                where = self.parts[name].where
+                key = where.model_dump_json()
+                if key not in applies:
+                    applies[key] = _applies(where, annotations)
+                rows = np.flatnonzero(applies[key] & (state.dropped < 0))
                 if len(rows):
                     self._drop(number, annotations, rows, images, state)
             if not getattr(made, "cascades", True):
@@ -82,11 +98,11 @@ class Judge:
         """Let one filter judge some rows, and write down what it drops."""
         name = list(self.parts)[number]
         made = self.filters[name]
-        seen = annotations
+        # Copying columns that it does not look at would take longer than most filters.
+        looked_at = getattr(made, "columns", annotations.column_names)
+        seen = annotations.select(list(dict.fromkeys(["image_id", *looked_at])))
         if len(rows) < annotations.num_rows:
-            chosen = np.zeros(annotations.num_rows, bool)
-            chosen[rows] = True
-            seen = annotations.filter(pa.array(chosen))
+            seen = seen.take(pa.array(rows))
         columns = getattr(made, "image_columns", ())
         if columns:
             seen = _with_images(seen, images, columns)
@@ -172,6 +188,8 @@ def _applies(where: Where, annotations: pa.Table) -> np.ndarray:
 def _cascade(annotations: pa.Table, dropped: np.ndarray, holds: np.ndarray, reason: int) -> np.ndarray:
     """What hangs on a dropped statement is dropped too, however deep it hangs, unless the statement
     still `holds` it."""
+    if annotations["parent_id"].null_count == annotations.num_rows:
+        return dropped
     parents = pc.index_in(annotations["parent_id"], annotations["annotation_id"]).combine_chunks()
     parent = np.asarray(pc.fill_null(parents, -1).to_numpy(zero_copy_only=False))
     has_parent = parent >= 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from data_engine.box_pairs import groups_of
+from data_engine.box_pairs import best_first, groups_of
 from data_engine.errors import RecipeError
 from data_engine.quality.coco import are_detections
-from filters.nms import sure_scores
+from filters.nms import DETECTIONS, sure_scores
 
 VERSION = 1
 
@@ -21,6 +21,8 @@ class MostBoxes:
     Other rows stay. A box without a score counts as sure; equal scores: the rows said first. Its value is
     the box's place, from 1. Raises RecipeError.
     """
+
+    columns = DETECTIONS
 
     def __init__(self, most: int = 100, by_class: bool = False, by_source: bool = False) -> None:
         if most < 1:
@@ -44,7 +46,7 @@ class MostBoxes:
         columns += [found["text"]] if self.by_class else []
         columns += [found["source"]] if self.by_source else []
         groups = groups_of(*columns)
-        order = np.lexsort((-sure_scores(found), groups))
+        order = best_first(groups, sure_scores(found))
         starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
         place = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order))) + 1
         places = np.full(annotations.num_rows, np.nan)

@@ -12,11 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_engine.box_pairs import Ints, Singles, groups_of, overlapping
+from data_engine.box_pairs import Ints, Singles, best_first, groups_of, overlapping
 from data_engine.errors import RecipeError
 from data_engine.quality.coco import are_detections
 
 VERSION = 1
+
+DETECTIONS = ("image_id", "kind", "granularity", "text", "parent_id", "box", "score", "source")
+"""The columns that say which rows are detections, and of what."""
 
 _ROUNDS = 32
 
@@ -34,6 +37,8 @@ class Nms:
     counts as sure; one whose score is no number comes last. Equal scores: the row said first.
     Its value is the score. Raises RecipeError.
     """
+
+    columns = DETECTIONS
 
     def __init__(
         self,
@@ -57,15 +62,20 @@ class Nms:
         columns += [found["text"]] if self.by_class else []
         columns += [found["source"]] if self.by_source else []
         keep = np.ones(annotations.num_rows, bool)
-        keep[rows] = suppress(boxes_of(found), groups_of(*columns), self._order(found), self.iou)
+        groups = groups_of(*columns)
+        keep[rows] = suppress(boxes_of(found), groups, self._order(found, groups), self.iou)
         return pa.array(keep)
 
     def values(self, annotations: pa.Table) -> pa.Array:
         return annotations["score"].combine_chunks()
 
-    def _order(self, found: pa.Table) -> Ints:
-        above = pc.fill_null(pc.index_in(found["source"], self.above), len(self.above))
-        return np.lexsort((-sure_scores(found), above.to_numpy()))
+    def _order(self, found: pa.Table, groups: Ints) -> Ints:
+        """Group by group, in each the sources that win over others first, and of one source the best."""
+        above = pc.fill_null(pc.index_in(found["source"], self.above), len(self.above)).to_numpy()
+        order = best_first(groups, sure_scores(found))
+        if (above == above[:1]).all():
+            return order
+        return order[np.lexsort((above[order], groups[order]))]
 
 
 def boxes_of(rows: pa.Table) -> Singles:

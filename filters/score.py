@@ -23,6 +23,8 @@ class MinimumScore:
     A score that is no number is dropped. Raises RecipeError.
     """
 
+    columns = ("text", "score", "source")
+
     def __init__(
         self,
         minimum: float,

@@ -14,7 +14,7 @@ import pyarrow as pa
 from data_engine.box_pairs import Ints, Singles, groups_of
 from data_engine.errors import RecipeError
 from data_engine.quality.coco import are_detections
-from filters.nms import boxes_of, sure_scores
+from filters.nms import DETECTIONS, boxes_of, sure_scores
 
 VERSION = 1
 
@@ -29,6 +29,8 @@ class SoftNms:
     would ask. Its value is the lowered score; the stored score stays as it was said. Without `by_class`,
     boxes of all classes lower each other. Raises RecipeError.
     """
+
+    columns = DETECTIONS
 
     def __init__(self, minimum: float, sigma: float = 0.5, by_class: bool = True) -> None:
         if not 0 <= minimum <= 1 or not sigma > 0:

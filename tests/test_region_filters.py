@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_engine.annotation import Annotation, AnnotationRows
-from data_engine.box_pairs import groups_of, overlapping
+from data_engine.box_pairs import best_first, groups_of, overlapping
 from data_engine.errors import RecipeError
+from data_engine.recipe import FilterPart
 from data_engine.schema import ANNOTATIONS
+from data_engine.verdicts import Judge
 from filters.confirmed import Confirmed
 from filters.most_boxes import MostBoxes
 from filters.nms import Nms
@@ -287,3 +289,48 @@ def test_pairs_are_those_that_a_loop_finds(found, threshold):
         if place[i] < place[j] and found[i][0] == found[j][0] and iou(found[i][3], found[j][3]) > threshold
     }
     assert set(zip(first.tolist(), second.tolist(), strict=True)) == expected
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(-1, 1, width=32)), max_size=40), st.booleans())
+def test_rows_are_put_group_by_group_and_the_best_first(rows, far_apart):
+    groups = np.array([group << 60 if far_apart else group for group, _ in rows], np.int64)
+    scores = np.array([score for _, score in rows], np.float32)
+    expected = sorted(range(len(rows)), key=lambda i: (groups[i], -scores[i], i))
+    assert best_first(groups, scores).tolist() == expected
+
+
+@given(st.lists(st.tuples(st.sampled_from([None, "a", "b"]), st.sampled_from("ij")), max_size=40))
+def test_groups_are_those_of_equal_values(rows):
+    first, second = ([row[i] for row in rows] for i in (0, 1))
+    # In runs, as the rows of an image stand, and each by itself.
+    for times in (1, 5):
+        columns = [pa.array([v for v in side for _ in range(times)], pa.string()) for side in (first, second)]
+        numbers = groups_of(*columns).tolist()
+        values = list(zip(*(column.to_pylist() for column in columns), strict=True))
+        assert len(set(zip(numbers, values, strict=True))) == len(set(numbers)) == len(set(values))
+
+
+@given(detections)
+def test_the_columns_that_a_filter_names_are_all_that_it_looks_at(found):
+    sizes = pa.table({"image_id": ["i" * 32, "j" * 32], "width": [20, 15], "height": [20, 18]})
+    said = table(found)
+    for rule in (Nms(), SoftNms(0.4), SaneBox(), MostBoxes(2), MinimumScore(0.3, {"b": 0.6}, {"dog": 0.2})):
+        narrow = Judge({"it": FilterPart(use="filters.nms:Nms")}, {"it": rule})
+        every = Judge({"it": FilterPart(use="filters.nms:Nms")}, {"it": _all_columns(rule)})
+        assert "mask" not in narrow.columns and every.columns == ANNOTATIONS.names
+        assert narrow(said.select(narrow.columns), 0, sizes) == every(said, 0, sizes)
+
+
+def _all_columns(rule: Any) -> Any:
+    """The same filter, that does not say which columns it looks at."""
+
+    class Plain:
+        image_columns = getattr(rule, "image_columns", ())
+
+        def __call__(self, annotations: pa.Table) -> pa.BooleanArray:
+            return rule(annotations)
+
+        def values(self, annotations: pa.Table) -> pa.Array:
+            return rule.values(annotations)
+
+    return Plain()
