@@ -14,6 +14,10 @@ TEXT_GRANULARITIES = ("brief", "detailed", "more_detailed", "class", "ocr")
 CHANGE = "change"
 MEMBER = "member"
 ELEMENTS = "elements"
+REVIEW = "review"
+REVIEWER = "human-review"
+"""The source of what people marked as good or bad while they looked at the data set (docs/viewer.md)."""
+
 REGION_GRANULARITIES = ("phrase", "brief", "noun_chunk", "ocr", "proposal")
 
 BOX = pa.list_(pa.float32(), 4)
@@ -82,6 +86,7 @@ ANNOTATIONS = pa.schema(
 - a measure of the picture itself: kind `image`, granularity its name (`sharpness`, `unsafe`, ...), and its
   `score`, or where that does not lie in 0..1, its `text`.
 - a score by a model that judges statements: `score` alone; kind of, and parent, the statement judged.
+- a person's mark: such a score, 1 (good) or 0 (bad), of source `human-review` and granularity `review`.
 
 `score` lies in 0..1 and is null where a source has none (people do not score)."""
 
