@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_engine.errors import DatasetError, NewerFormatError
 from data_engine.schema import ANNOTATIONS, FAILURES, FORMAT_VERSION, RUNS
@@ -103,11 +104,16 @@ class Dataset:
         """What one source said about one shard. Raises StorageError when that was not written."""
         return read_table(self.store, f"annotations/{source}/{shard}.parquet", columns)
 
-    def verdicts(self, round_: int, shard: str) -> pa.Table:
-        """Whether each annotation of one shard was kept. Raises StorageError where that was not judged."""
-        return read_table(
-            self.store, f"verdicts/{round_}/{shard}.parquet", ["annotation_id", "image_id", "source", "kept"]
+    def kept(self, said: pa.Table, round_: int, shard: str) -> pa.Table:
+        """Annotations of one shard without those that a round's verdicts dropped.
+
+        Raises StorageError where the shard was not judged.
+        """
+        verdicts = read_table(
+            self.store, f"verdicts/{round_}/{shard}.parquet", columns=["annotation_id", "kept"]
         )
+        dropped = verdicts.filter(pc.invert(verdicts["kept"]))["annotation_id"].combine_chunks()
+        return said.filter(pc.invert(pc.is_in(said["annotation_id"], value_set=dropped)))
 
     def write_annotations(
         self, source: str, shard: str, table: pa.Table, provenance: Mapping[str, Any]

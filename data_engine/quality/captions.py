@@ -7,7 +7,7 @@ their world (data_engine.scenes.attributes), with truth's descriptions of the th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from data_engine.dataset import Dataset
 from data_engine.quality.coco import check_source
+from data_engine.quality.shares import Shares
 from data_engine.quality.text import normalised
 
 Judge = Callable[[str, Sequence[str]], Sequence[bool]]
@@ -60,25 +61,17 @@ def caption_quality(
     The descriptions that `judge` is given are truth's regions of granularity `brief`. One shard lies in
     memory at a time. Raises DatasetError when a source is missing.
     """
-    check_source(dataset, predictions)
-    check_source(dataset, truth)
     texts = phrases = true = telling = same = phrases_true = told = images = 0
-    for shard in dataset.shards:
-        theirs = texts_by_image(dataset, truth, shard, "text", granularity)
-        things = texts_by_image(dataset, truth, shard, "region", "brief")
-        ours = texts_by_image(dataset, predictions, shard, "text", granularity)
-        images += len(theirs)
-        told += len(theirs.keys() & ours.keys())
-        for image_id, said in ours.items():
-            wordings = {normalised(text) for text in theirs.get(image_id, [""])}
-            for text in said:
-                verdicts = judge(text, things.get(image_id, ()))
-                texts += 1
-                phrases += len(verdicts)
-                phrases_true += sum(verdicts)
-                telling += bool(verdicts)
-                true += bool(verdicts) and all(verdicts)
-                same += normalised(text) in wordings
+    for judged in _judged(dataset, predictions, truth, judge, granularity):
+        images += judged.wanted
+        told += judged.wanted and bool(judged.texts)
+        texts += len(judged.texts)
+        same += judged.same
+        for verdicts in judged.texts:
+            phrases += len(verdicts)
+            phrases_true += sum(verdicts)
+            telling += bool(verdicts)
+            true += bool(verdicts) and all(verdicts)
     return CaptionQuality(
         true=true / texts if texts else 0.0,
         telling=telling / texts if texts else 0.0,
@@ -89,6 +82,57 @@ def caption_quality(
         told=told,
         images=images,
     )
+
+
+def captions_by_image(
+    dataset: Dataset, predictions: str, truth: str, judge: Judge, *, granularity: str = "brief"
+) -> tuple[Shares, Shares]:
+    """Two measures: captions of which all is true, and noun phrases that are true.
+
+    The first is a share of the images of which truth has such a text; an image without one counts as wrong,
+    and of several texts each counts its part. The second is a share of what was said.
+    Raises DatasetError when a source is missing.
+    """
+    right: list[tuple[str, float, float]] = []
+    phrases: list[tuple[str, float, float]] = []
+    for judged in _judged(dataset, predictions, truth, judge, granularity):
+        true = sum(bool(verdicts) and all(verdicts) for verdicts in judged.texts)
+        if judged.wanted:
+            right.append((judged.image_id, true / max(1, len(judged.texts)), 1.0))
+        said = sum(map(len, judged.texts))
+        phrases.append((judged.image_id, float(sum(map(sum, judged.texts))), said))
+    return Shares.of(right), Shares.of(phrases)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """An image: whether truth has a text of it (`wanted`), for each text of the other source whether each
+    of its noun phrases is true, and how many of the texts are truth's own."""
+
+    image_id: str
+    wanted: bool
+    texts: list[Sequence[bool]]
+    same: int
+
+
+def _judged(
+    dataset: Dataset, predictions: str, truth: str, judge: Judge, granularity: str
+) -> Iterator[_Judged]:
+    check_source(dataset, predictions)
+    check_source(dataset, truth)
+    for shard in dataset.shards:
+        theirs = texts_by_image(dataset, truth, shard, "text", granularity)
+        things = texts_by_image(dataset, truth, shard, "region", "brief")
+        ours = texts_by_image(dataset, predictions, shard, "text", granularity)
+        for image_id in dict.fromkeys([*theirs, *ours]):
+            wordings = {normalised(text) for text in theirs.get(image_id, [""])}
+            said = ours.get(image_id, [])
+            yield _Judged(
+                image_id,
+                image_id in theirs,
+                [judge(text, things.get(image_id, ())) for text in said],
+                sum(normalised(text) in wordings for text in said),
+            )
 
 
 def region_agreement(dataset: Dataset, predictions: str, truth: str, granularity: str) -> Agreement:

@@ -16,6 +16,7 @@ from data_engine.dataset import Dataset
 from data_engine.errors import MissingPackageError
 from data_engine.quality.captions import texts_by_image
 from data_engine.quality.coco import check_source
+from data_engine.quality.shares import Shares
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
@@ -35,6 +36,16 @@ def cider(dataset: Dataset, predictions: str, truth: str, *, granularity: str = 
     memory, as their words' weights depend on all of them. The score is 0 where nothing can be compared.
     Raises DatasetError when a source is missing and MissingPackageError without pycocoevalcap.
     """
+    by_image = cider_by_image(dataset, predictions, truth, granularity=granularity)
+    texts = int(by_image.whole.sum())
+    return Cider(by_image.value if texts else 0.0, texts)
+
+
+def cider_by_image(dataset: Dataset, predictions: str, truth: str, *, granularity: str = "brief") -> Shares:
+    """The same as parts of each image: the sum of its texts' scores, and how many they are.
+
+    What a word weighs is told by all images here, whichever of them are drawn. Raises as `cider` does.
+    """
     try:
         from pycocoevalcap.cider.cider import Cider as Scorer
     except ImportError as error:
@@ -43,11 +54,14 @@ def cider(dataset: Dataset, predictions: str, truth: str, *, granularity: str = 
     check_source(dataset, predictions)
     check_source(dataset, truth)
     pairs = list(_pairs(dataset, predictions, truth, granularity))
-    references = {number: known for number, (_, known) in enumerate(pairs)}
     if len(pairs) < 2:
-        return Cider(0.0, len(pairs))
-    score, _ = Scorer().compute_score(references, {number: [said] for number, (said, _) in enumerate(pairs)})
-    return Cider(float(score), len(pairs))
+        return Shares.of((image_id, 0.0, 1.0) for image_id, _, _ in pairs)
+    references = {number: known for number, (_, _, known) in enumerate(pairs)}
+    said = {number: [text] for number, (_, text, _) in enumerate(pairs)}
+    _, scores = Scorer().compute_score(references, said)
+    return Shares.of(
+        (image_id, float(score), 1.0) for (image_id, _, _), score in zip(pairs, scores, strict=True)
+    )
 
 
 def words(text: str) -> str:
@@ -57,7 +71,7 @@ def words(text: str) -> str:
 
 def _pairs(
     dataset: Dataset, predictions: str, truth: str, granularity: str
-) -> Iterator[tuple[str, list[str]]]:
+) -> Iterator[tuple[str, str, list[str]]]:
     for shard in dataset.shards:
         known = texts_by_image(dataset, truth, shard, "text", granularity)
         said = texts_by_image(dataset, predictions, shard, "text", granularity)
@@ -65,4 +79,4 @@ def _pairs(
             references = [words(text) for text in known.get(image_id, [])]
             if references:
                 for text in texts:
-                    yield words(text), references
+                    yield image_id, words(text), references

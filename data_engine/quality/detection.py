@@ -11,13 +11,16 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow.compute as pc
 
 from data_engine.dataset import Dataset
 from data_engine.errors import DatasetError, MissingPackageError
-from data_engine.quality.coco import ground_truth, results
+from data_engine.quality.coco import detections, ground_truth, results
+from data_engine.quality.shares import Shares
 
 
 @dataclass(frozen=True)
@@ -110,10 +113,49 @@ def coco_average_precision(
     }
 
 
+def f1_by_image(
+    dataset: Dataset,
+    predictions: str,
+    truth: str,
+    *,
+    iou_type: Literal["bbox", "segm"] = "bbox",
+    threshold: float = 0.0,
+) -> Shares:
+    """F1 at IoU 0.5 as parts of each image: twice what matches, of what was found and what there is.
+
+    Unlike `average_precision` it counts detections of categories that truth does not have: each is wrong.
+    Raises DatasetError when a source is missing.
+    """
+    masks = iou_type == "segm"
+    judge = ground_truth(dataset, truth, masks=masks)
+    table = detections(dataset, predictions, masks=masks)
+    table = table.filter(pc.greater_equal(pc.fill_null(table["score"], 1.0), threshold))
+    matched = matches_by_image(
+        judge["annotations"], results(dataset, predictions, judge, masks=masks, table=table), iou_type
+    )
+    names = {image["id"]: image["image_id"] for image in judge["images"]}
+    said = pc.value_counts(table["image_id"].combine_chunks())
+    return Shares.of(
+        chain(
+            ((name, 2.0 * matched.get(number, 0), 0.0) for number, name in names.items()),
+            ((names[row["image_id"]], 0.0, 1.0) for row in judge["annotations"]),
+            ((row["values"], 0.0, row["counts"]) for row in said.to_pylist()),
+        )
+    )
+
+
 def count_matches(
     truth: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], iou_type: str, threshold: float
 ) -> tuple[int, int, int]:
-    """How many detections match a truth, how many there are, and how many truths.
+    """How many detections match a truth, how many there are, and how many truths."""
+    sure = [row for row in found if row["score"] >= threshold]
+    return sum(matches_by_image(truth, sure, iou_type).values()), len(sure), len(truth)
+
+
+def matches_by_image(
+    truth: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], iou_type: str
+) -> dict[int, int]:
+    """How many detections match a truth, by image; images without any are left out.
 
     As COCO does: the best-scored detection first, each takes the free truth of its image and class that
     it overlaps most, at IoU 0.5 and above.
@@ -126,9 +168,8 @@ def count_matches(
         judged[row["image_id"], row["category_id"]].append(row[key])
     said: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
     for row in found:
-        if row["score"] >= threshold:
-            said[row["image_id"], row["category_id"]].append(row)
-    matched = 0
+        said[row["image_id"], row["category_id"]].append(row)
+    matched: dict[int, int] = {}
     for place, rows in said.items():
         if place not in judged:
             continue
@@ -138,9 +179,9 @@ def count_matches(
         for row_overlaps in overlap:
             best = int(row_overlaps.argmax())
             if row_overlaps[best] >= 0.5:
-                matched += 1
+                matched[place[0]] = matched.get(place[0], 0) + 1
                 overlap[:, best] = -1.0
-    return matched, sum(map(len, said.values())), len(truth)
+    return matched
 
 
 def scores_of(matched: int, found: int, truth: int) -> dict[str, float]:

@@ -12,7 +12,9 @@ or more: "red star" is the phrase "a red star", and "a red star above a cup" is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,7 @@ import pyarrow.compute as pc
 
 from data_engine.dataset import Dataset
 from data_engine.quality.coco import check_source
+from data_engine.quality.shares import Shares
 
 _COLUMNS = ["annotation_id", "kind", "parent_id", "span", "box", "mask", "score"]
 
@@ -66,18 +69,8 @@ def grounding_quality(
     without a span, whose words are not in the text, belongs to none and is wrong. One shard lies in
     memory at a time. Raises DatasetError when a source is missing.
     """
-    check_source(dataset, predictions)
-    check_source(dataset, truth)
     counts = np.zeros(7, np.int64)
-    for shard in dataset.shards:
-        right = dataset.annotations(truth, shard, _COLUMNS)
-        texts = right.filter(pc.equal(right["kind"], "text"))["annotation_id"].combine_chunks()
-        judged = _phrases(right, texts)
-        said = _phrases(dataset.annotations(predictions, shard, _COLUMNS), texts)
-        spanned = judged.span[:, 0] >= 0
-        judged = _Found(
-            judged.text[spanned], judged.span[spanned], judged.box[spanned], judged.score[spanned]
-        )
+    for said, judged, _ in _each_shard(dataset, predictions, truth):
         counts += _counts(said, judged, iou)
     hits, merged, reached, fitting, phrases, boxes, predicted = counts.tolist()
     return GroundingQuality(
@@ -91,12 +84,62 @@ def grounding_quality(
     )
 
 
-def _counts(said: _Found, judged: _Found, iou: float) -> tuple[int, int, int, int, int, int, int]:
-    """Phrases hit, phrases hit when merged, true boxes reached, boxes that fit; and how many of each."""
+def recall_by_image(dataset: Dataset, predictions: str, truth: str, *, iou: float = 0.5) -> Shares:
+    """`recall` of `grounding_quality` as parts of each image: phrases whose best box fits, and phrases.
+
+    Raises DatasetError when a source is missing.
+    """
+    rows: list[tuple[str, float, float]] = []
+    for said, judged, images in _each_shard(dataset, predictions, truth):
+        keys, of_row = _true_phrases(judged)
+        answers = _answered(said, keys)
+        said_at, true_at = _equal_pairs(answers, of_row)
+        fit = np.zeros(len(said))
+        np.maximum.at(fit, said_at, _iou(said.box[said_at], judged.box[true_at]))
+        best = _best(said, answers, len(keys))
+        hit = (best >= 0) & (np.append(fit, 0.0)[best] >= iou)
+        rows += zip(images.take(pa.array(keys[:, 0])).to_pylist(), hit.tolist(), repeat(1.0), strict=False)
+    return Shares.of(rows)
+
+
+def _each_shard(dataset: Dataset, predictions: str, truth: str) -> Iterator[tuple[_Found, _Found, pa.Array]]:
+    """Of each shard the phrases found in truth's texts, truth's own, and the image_id of each text."""
+    check_source(dataset, predictions)
+    check_source(dataset, truth)
+    for shard in dataset.shards:
+        right = dataset.annotations(truth, shard, [*_COLUMNS, "image_id"])
+        texts = right.filter(pc.equal(right["kind"], "text"))
+        ids = texts["annotation_id"].combine_chunks()
+        judged = _phrases(right, ids)
+        said = _phrases(dataset.annotations(predictions, shard, _COLUMNS), ids)
+        spanned = judged.span[:, 0] >= 0
+        judged = _Found(
+            judged.text[spanned], judged.span[spanned], judged.box[spanned], judged.score[spanned]
+        )
+        yield said, judged, texts["image_id"].combine_chunks()
+
+
+def _true_phrases(judged: _Found) -> tuple[np.ndarray, np.ndarray]:
+    """The different phrases (text, start, end), and which of them each row is a box of."""
     keys, of_row = np.unique(
         np.column_stack([judged.text, judged.span]).astype(np.int64), axis=0, return_inverse=True
     )
-    of_row = of_row.reshape(-1)
+    return keys, of_row.reshape(-1)
+
+
+def _best(said: _Found, answers: np.ndarray, count: int) -> np.ndarray:
+    """For each of `count` true phrases the row of its best-scored box, -1 where it has none."""
+    answering = np.flatnonzero(answers >= 0)
+    best = np.full(count, -1)
+    # Of repeated indices the last assignment stays: the highest score, and of equal ones the first said.
+    order = answering[np.lexsort((-answering, said.score[answering]))]
+    best[answers[order]] = order
+    return best
+
+
+def _counts(said: _Found, judged: _Found, iou: float) -> tuple[int, int, int, int, int, int, int]:
+    """Phrases hit, phrases hit when merged, true boxes reached, boxes that fit; and how many of each."""
+    keys, of_row = _true_phrases(judged)
     answers = _answered(said, keys)
 
     said_at, true_at = _equal_pairs(answers, of_row)
@@ -105,13 +148,10 @@ def _counts(said: _Found, judged: _Found, iou: float) -> tuple[int, int, int, in
     np.maximum.at(fit, said_at, overlaps)
     np.maximum.at(reached, true_at, overlaps)
 
-    answering = np.flatnonzero(answers >= 0)
-    best = np.full(len(keys), -1)
-    # Of repeated indices the last assignment stays: the highest score, and of equal ones the first said.
-    order = answering[np.lexsort((-answering, said.score[answering]))]
-    best[answers[order]] = order
+    best = _best(said, answers, len(keys))
     best = best[best >= 0]
 
+    answering = np.flatnonzero(answers >= 0)
     around_said = _around(said.box[answering], answers[answering], len(keys))
     around_true = _around(judged.box, of_row, len(keys))
     merged = _iou(around_said, around_true) >= iou

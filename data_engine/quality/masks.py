@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from data_engine.dataset import Dataset
 from data_engine.quality.coco import check_source
+from data_engine.quality.shares import Shares
 
 _COLUMNS = ["kind", "parent_id", "mask", "score"]
 
@@ -56,6 +57,24 @@ def mask_quality(
         truth=judged,
         predicted=predicted,
     )
+
+
+def iou_by_image(dataset: Dataset, predictions: str, truth: str, kind: Literal["region", "phrase"]) -> Shares:
+    """`mean_iou` as parts of each image: the sum of its masks' IoU, and how many truth has.
+
+    Raises DatasetError when a source is missing.
+    """
+    check_source(dataset, predictions)
+    check_source(dataset, truth)
+    rows: list[tuple[str, float, float]] = []
+    for shard in dataset.shards:
+        table = dataset.annotations(truth, shard, [*_COLUMNS, "image_id"])
+        right, said = _masks(table, kind), _masks(dataset.annotations(predictions, shard, _COLUMNS), kind)
+        images = dict(zip(table["parent_id"].to_pylist(), table["image_id"].to_pylist(), strict=True))
+        for owner, mask in right.items():
+            overlap = _iou(said[owner], mask) if owner in said else 0.0
+            rows.append((images[owner], overlap, 1.0))
+    return Shares.of(rows)
 
 
 def _masks(table: pa.Table, kind: str) -> dict[str, dict[str, Any]]:

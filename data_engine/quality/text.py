@@ -9,7 +9,7 @@ compared three ways: not at all (`located`), as they are (`exact`), and after no
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from data_engine.dataset import Dataset
 from data_engine.quality.coco import check_source
 from data_engine.quality.detection import scores_of
+from data_engine.quality.shares import Shares
 
 _COLUMNS = ["image_id", "kind", "granularity", "text", "parent_id", "box", "quad", "score"]
 
@@ -61,33 +62,67 @@ def text_quality(
     Lines with a score below `threshold` are left out; one without a score counts. One shard lies in
     memory at a time. Raises DatasetError when a source is missing.
     """
+    matched = dict.fromkeys(_COMPARED, 0)
+    found = judged = 0
+    for lines in _compared(dataset, predictions, truth, threshold, iou):
+        found += lines.found
+        judged += lines.judged
+        for name, count in lines.matched.items():
+            matched[name] += count
+    scores = {name: LineScores(**scores_of(count, found, judged)) for name, count in matched.items()}
+    return TextQuality(**scores, truth=judged, predicted=found)
+
+
+def exact_by_image(
+    dataset: Dataset, predictions: str, truth: str, *, threshold: float = 0.0, iou: float = 0.5
+) -> Shares:
+    """F1 of lines with the very text, as parts of each image. Raises DatasetError when a source is missing."""
+    return Shares.of(
+        (lines.image_id, 2.0 * lines.matched["exact"], lines.found + lines.judged)
+        for lines in _compared(dataset, predictions, truth, threshold, iou)
+    )
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Of an image the lines found, those that truth has, and by comparison how many match."""
+
+    image_id: str
+    found: int
+    judged: int
+    matched: dict[str, int]
+
+
+def _compared(
+    dataset: Dataset, predictions: str, truth: str, threshold: float, iou: float
+) -> Iterator[_Compared]:
     check_source(dataset, predictions)
     check_source(dataset, truth)
-    comparisons: dict[str, Callable[[str], str]] = {
-        "located": lambda text: "",
-        "exact": lambda text: text,
-        "normalised": normalised,
-    }
-    matched = dict.fromkeys(comparisons, 0)
-    found = judged = 0
     for shard in dataset.shards:
         said = _lines(dataset.annotations(predictions, shard, _COLUMNS), threshold)
         right = _lines(dataset.annotations(truth, shard, _COLUMNS), 0.0)
-        found += sum(map(len, said.values()))
-        judged += sum(map(len, right.values()))
-        for image_id in said.keys() & right.keys():
-            ours, theirs = said[image_id], right[image_id]
-            overlap = _overlaps(ours, theirs)
-            for name, form in comparisons.items():
-                same = np.array([[form(a.text) == form(b.text) for b in theirs] for a in ours])
-                matched[name] += _pairs(np.where(same, overlap, 0.0), iou)
-    scores = {name: LineScores(**scores_of(count, found, judged)) for name, count in matched.items()}
-    return TextQuality(**scores, truth=judged, predicted=found)
+        for image_id in dict.fromkeys([*said, *right]):
+            ours, theirs = said.get(image_id, []), right.get(image_id, [])
+            matched = dict.fromkeys(_COMPARED, 0)
+            if ours and theirs:
+                overlap = _overlaps(ours, theirs)
+                for name, form in _COMPARED.items():
+                    same = np.array([[form(a.text) == form(b.text) for b in theirs] for a in ours])
+                    matched[name] = _pairs(np.where(same, overlap, 0.0), iou)
+            yield _Compared(image_id, len(ours), len(theirs), matched)
 
 
 def normalised(text: str) -> str:
     """NFKC, case-folded, white space as single blanks."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+_COMPARED: Mapping[str, Callable[[str], str]] = {
+    "located": lambda text: "",
+    "exact": lambda text: text,
+    "normalised": normalised,
+}
+"""How texts are compared: what of them must be equal."""
 
 
 def quad_iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -38,11 +38,12 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A unit's output is in place."""
+    """A unit's output is in place. `result` is what its worker has to say of it, where it says anything."""
 
     images: int
     failures: int
     annotations: int
+    result: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +154,7 @@ class Worker:
         said = pa.concat_tables(self.dataset.annotations(need, shard) for need in self.part.needs).cast(
             ANNOTATIONS
         )
-        if self.part.kept is None:
-            return said
-        verdicts = self.dataset.verdicts(self.part.kept, shard)
-        dropped = verdicts.filter(pc.invert(verdicts["kept"]))["annotation_id"].combine_chunks()
-        return said.filter(pc.invert(pc.is_in(said["annotation_id"], value_set=dropped)))
+        return said if self.part.kept is None else self.dataset.kept(said, self.part.kept, shard)
 
     def _annotate(self, pictures: Sequence[Picture], said: pa.Table | None) -> list[Answer]:
         images = [picture.image for picture in pictures if picture.image is not None]

@@ -106,6 +106,23 @@ class Reader:
         things = self.things(descriptions)
         return [phrase.true_of(things) for phrase in self.phrases(text)]
 
+    def fitting(self, text: str, descriptions: Sequence[str]) -> list[tuple[tuple[int, int], list[int]]]:
+        """Each noun phrase of a text: its span, and which of the things described it fits, by their places.
+
+        It fits none where it is not true of the scene: "two red stars" of three.
+        """
+        things = [self.things([said]) for said in descriptions]
+        every = [thing for some in things for thing in some]
+        return [
+            (
+                phrase.span,
+                [place for place, some in enumerate(things) if any(map(phrase.fits, some))]
+                if phrase.true_of(every)
+                else [],
+            )
+            for phrase in self.phrases(text)
+        ]
+
     @cached_property
     def _nouns(self) -> Mapping[str, tuple[str, bool]]:
         kinds = [kind for world in self.worlds for kind in world.class_names]
