@@ -95,6 +95,12 @@ class Dataset:
         """Every source that has said something: specialists and imported labels."""
         return self.store.folders("annotations")
 
+    def sql(self, query: str) -> pa.Table:
+        """All rows of one SELECT over the data set's views (data_engine.query). Raises QueryError."""
+        from data_engine import query as queries  # it opens data sets itself
+
+        return queries.sql(self, query)
+
     def image_batches(
         self, shard: str, rows: int, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:

@@ -1,46 +1,62 @@
 """SQL over a data set, in DuckDB: read-only, and with no way out of the data set's own folder.
 
 Views: `images`, `annotations`, `verdicts`, `failures` and `runs` are the stored tables; `texts`,
-`regions`, `triplets`, `masks`, `scores`, `members` and `conflicts` (data_engine/qa/views/*.sql) are made
-of them. `box_iou`, `box_area` and `box_shared` (data_engine/qa/macros.sql) are functions of boxes.
+`regions`, `triplets`, `masks`, `scores`, `members`, `conflicts` and `elements` (data_engine/qa/views/*.sql)
+are made of them. `statements` are the annotations that count: what the last round of verdicts kept, or what a
+scope says (data_engine.qa.scope); `said` and `said_boxes` are made of those. data_engine/qa/macros.sql has
+functions of boxes and texts.
 """
 
 from __future__ import annotations
 
 import tempfile
+import uuid
 from importlib.resources import files
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset as pads
 
 from data_engine.dataset import Dataset
 from data_engine.errors import QueryError
-from data_engine.schema import ANNOTATIONS, FAILURES, IMAGES, RUNS, VERDICTS
+from data_engine.qa.scope import Scope, find_scope
+from data_engine.qa.stored import glob_of, stored_views, surveyed_views
+from data_engine.qa.survey import SCHEMAS, Survey
 
-_STORED = {
-    "images": IMAGES,
-    "annotations": ANNOTATIONS,
-    "verdicts": VERDICTS,
-    "failures": FAILURES,
-    "runs": RUNS,
-}
-_DERIVED = ("texts", "masks", "regions", "scores", "triplets", "members", "conflicts")
-VIEWS = (*_STORED, *_DERIVED)
+_DERIVED = ("texts", "masks", "regions", "scores", "triplets", "members", "conflicts", "elements")
+_COUNTED = ("said", "said_boxes")
+VIEWS = (*SCHEMAS, *_DERIVED, "statements", *_COUNTED)
 
 
-def connect(dataset: Dataset, memory_limit: str | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    dataset: Dataset,
+    memory_limit: str | None = None,
+    *,
+    scope: Scope | None = None,
+    survey: Survey | None = None,
+) -> duckdb.DuckDBPyConnection:
     """A connection that has the views, and from which nothing but the data set can be reached.
 
-    `run` also refuses what is no query.
+    `scope` says what `statements` holds, by default what the last round of verdicts kept. With a `survey` of
+    the data set's files, the views leave out what is damaged, read shards that lack a column, and there is a
+    view `shards`; without, all files are taken to be sound. `run` also refuses what is no query.
     """
     connection = locked(dataset, memory_limit)
-    for name, schema in _STORED.items():
-        _stored_view(connection, dataset, name, schema)
+    if survey is None:
+        stored_views(connection, dataset)
+    else:
+        for tables in SCHEMAS:
+            surveyed_views(connection, dataset, tables, survey.of(tables))
+        connection.register("shards", survey.table())
     for name in _DERIVED:
-        sql = (files("data_engine.qa") / "views" / f"{name}.sql").read_text()
-        connection.execute(f"CREATE VIEW {name} AS {sql}")
+        connection.execute(f"CREATE VIEW {name} AS {_view(name)}")
+    connection.execute(f"CREATE VIEW statements AS {(scope or find_scope(dataset)).sql()}")
+    for name in _COUNTED:
+        connection.execute(f"CREATE VIEW {name} AS {_view(name)}")
     return connection
+
+
+def _view(name: str) -> str:
+    return (files("data_engine.qa") / "views" / f"{name}.sql").read_text()
 
 
 def locked(dataset: Dataset, memory_limit: str | None = None) -> duckdb.DuckDBPyConnection:
@@ -52,49 +68,18 @@ def locked(dataset: Dataset, memory_limit: str | None = None) -> duckdb.DuckDBPy
     connection = duckdb.connect(":memory:")
     if memory_limit:
         connection.execute(f"SET memory_limit = '{memory_limit}'")
-    connection.execute("SET temp_directory = ?", [tempfile.gettempdir() + "/fde-duckdb"])
+    # One of its own: two processes would write into each other's files there, and could read them.
+    scratch = f"{tempfile.gettempdir()}/fde-duckdb-{uuid.uuid4().hex}"
+    connection.execute("SET temp_directory = ?", [scratch])
     connection.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
+    connection.execute("SET python_enable_replacements = false")  # a table is no variable of this process
     connection.execute((files("data_engine.qa") / "macros.sql").read_text())
     if dataset.store.local:
         # DuckDB holds a pattern against the list as it is written, and then each file that it finds.
-        folders = [dataset.store.root + "/", _glob(dataset.store.root) + "/"]
+        folders = [dataset.store.root + "/", glob_of(dataset.store.root) + "/"]
         connection.execute("SET allowed_directories = ?", [folders])
     connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     return connection
-
-
-def _stored_view(
-    connection: duckdb.DuckDBPyConnection, dataset: Dataset, name: str, schema: pa.Schema
-) -> None:
-    store = dataset.store
-    if name in ("images", "runs"):
-        shards, pattern = store.files(name), f"{name}/*.parquet"
-    else:
-        shards = [f"{folder}/{f}" for folder in store.folders(name) for f in store.files(f"{name}/{folder}")]
-        pattern = f"{name}/*/*.parquet"
-    # Embedded pictures are not for a terminal; everything else of the index is.
-    columns = ", ".join(f'"{field.name}"' for field in schema if field.name != "bytes")
-    if not shards:
-        connection.register(f"_{name}", schema.empty_table())
-        source = f"_{name}"
-    elif store.local:
-        source = f"read_parquet('{_literal(_glob(store.root) + '/' + pattern)}', union_by_name = false)"
-    else:
-        paths = [store.path(f"{name}/{shard}") for shard in shards]
-        connection.register(
-            f"_{name}", pads.dataset(paths, schema=schema, filesystem=store.filesystem, format="parquet")
-        )
-        source = f"_{name}"
-    connection.execute(f"CREATE VIEW {name} AS SELECT {columns} FROM {source}")
-
-
-def _glob(path: str) -> str:
-    """A path as a glob pattern that matches itself alone."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
-
-
-def _literal(text: str) -> str:
-    return text.replace("'", "''")
 
 
 def run(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
