@@ -107,6 +107,10 @@ def filter_(
         float | None,
         typer.Option(min=0, max=1, help="A dry run on this share of the shards; nothing is written."),
     ] = None,
+    runner: Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")] = "auto",
+    address: Annotated[
+        str | None, typer.Option(help="An existing Ray cluster; RAY_ADDRESS does the same.")
+    ] = None,
 ) -> None:
     """Judge every annotation by a recipe's filters, and write each verdict with its reason.
 
@@ -122,7 +126,9 @@ def filter_(
         raise RecipeError("a dry run writes no verdicts to explain", "leave out --explain or --sample")
     chosen = _recipe(recipe)
     opened = Dataset.open(dataset)
-    summary = filter_dataset(opened, chosen, sample=sample)
+    summary = filter_dataset(
+        opened, chosen, sample=sample, runner=_runner(runner), address=address, reporter=_reporter()
+    )
     shards = summary.shards_done + summary.shards_skipped
     if sample is not None:
         _say(f"a sample of {shards} of {len(opened.shards)} shards; nothing is written")
@@ -169,6 +175,27 @@ def sql(
         else:
             with storage_errors(str(output)), output.open("wb") as stream:
                 write_rows(rows, stream, format_)  # type: ignore[arg-type]
+
+
+@app.command()
+def view(
+    dataset: DatasetArgument,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; any but this machine alone needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65_535)] = 0,
+    token: Annotated[
+        str | None,
+        typer.Option(help="Asked of every reader; made up where --host needs one.", envvar="FDE_TOKEN"),
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse marks.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+) -> None:
+    """Look at DATASET in the browser: search it, see each image's whole story, mark statements good or bad."""
+    from data_engine.dataset import Dataset
+    from pipelines.viewer.serve import serve
+
+    serve(Dataset.open(dataset), host, port, token, read_only, not no_browser, _say)
 
 
 @app.command("eval")
