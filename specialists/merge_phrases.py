@@ -1,0 +1,185 @@
+"""Phrases merged: what the words of each merged text point at, by the originals and by the student's grounding.
+
+The student grounds its own texts, or those of the originals where its specialist `needs` them: what it finds
+there hangs on the original's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from data_engine.annotation import Annotation
+from specialists.florence2.spans import Span, phrase_spans
+from specialists.merge_boxes import below, is_added, is_doubted, kept_score, mean_score, strength
+from specialists.merge_carried import carry
+from specialists.merge_matching import matched, mean_box
+from specialists.merge_rows import ADDED, AGREED, HUMAN, KEPT, MOVED, Page, Row, boxes_of
+from specialists.merge_settings import MOVE, MergeSettings
+from specialists.merge_texts import Told
+
+_SAME_WORDS = 0.5
+"""The IoU of characters from which "red star" is the phrase "a red star", as where grounding is judged."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Link:
+    """A phrase's box, with the words of the merged text that it is about."""
+
+    row: Row
+    words: str | None
+    span: Span | None
+
+
+@dataclass(slots=True, eq=False)
+class Links:
+    """All boxes of one phrase of a merged text."""
+
+    words: str | None
+    span: Span | None
+    humans: list[Row] = field(default_factory=list)
+    originals: list[Row] = field(default_factory=list)
+    students: list[Row] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class LinkMatches:
+    """Of one phrase: a student's box with the originals' at its place; what is left of both; people's."""
+
+    human: list[tuple[Row, list[Row]]]
+    agreed: list[tuple[Row, list[Row]]]
+    originals: list[Row]
+    students: list[Row]
+
+
+def merge_phrases(page: Page, told: Sequence[Told], settings: MergeSettings) -> None:
+    """Put the phrases of the merged texts on the page, each with its masks."""
+    for text in (*told, *_outside(page)):
+        for links in links_of(page, text):
+            _merge(page, text, links, settings)
+
+
+def links_of(page: Page, told: Told) -> list[Links]:
+    """The phrases of a merged text, first those that people or the originals have linked."""
+    parents = [member.id for member in told.members] or [str(told.reference)]
+    same = {m.id for m in told.members if m.text == told.text} if told.members else set(parents)
+    ours: list[Link] = []
+    theirs: dict[bool, list[Link]] = {True: [], False: []}
+    for parent in parents:
+        rows = [row for row in page.children.get(parent, ()) if row.is_link]
+        links = _anchored(rows, None if parent in same else told.text)
+        ours += [link for link in links if link.row.role != "student"]
+        theirs[parent in same] += [link for link in links if link.row.role == "student"]
+    phrases: list[Links] = []
+    for link in ours:
+        found = _same_phrase(phrases, link, exact=True)
+        if found is None:
+            phrases.append(found := Links(link.words, link.span))
+        (found.humans if link.row.role == "human" else found.originals).append(link.row)
+    seen: set[tuple[object, ...]] = set()
+    # What the student found in this very text, and only without that what it found in one that was replaced.
+    for link in theirs[True] or theirs[False]:
+        if (link.span, link.words, link.row.box) in seen:
+            continue
+        seen.add((link.span, link.words, link.row.box))
+        found = _same_phrase(phrases, link, exact=False)
+        if found is None and link.span is not None:
+            phrases.append(found := Links(link.words, link.span))
+        if found is not None:
+            found.students.append(link.row)
+    return phrases
+
+
+def match_links(links: Links, settings: MergeSettings) -> LinkMatches:
+    human: list[tuple[Row, list[Row]]] = [(row, []) for row in links.humans]
+    free: list[list[Row]] = [links.originals, links.students]
+    if links.humans:
+        for side in (0, 1):
+            by_id = {row.id: row for row in free[side]}
+            for i, j in _matched(links.humans, free[side], settings):
+                human[i][1].append(free[side][j])
+                by_id.pop(free[side][j].id, None)
+            free[side] = list(by_id.values())
+    originals, students = free
+    by_student: dict[str, tuple[Row, list[Row]]] = {}
+    for source in sorted({row.source for row in originals}):
+        group = [row for row in originals if row.source == source]
+        for i, j in _matched(group, students, settings):
+            by_student.setdefault(students[j].id, (students[j], []))[1].append(group[i])
+    agreed = list(by_student.values())
+    gone = {row.id for one, many in agreed for row in (one, *many)}
+    return LinkMatches(
+        human, agreed, [o for o in originals if o.id not in gone], [s for s in students if s.id not in gone]
+    )
+
+
+def _merge(page: Page, told: Told, links: Links, settings: MergeSettings) -> None:
+    found = match_links(links, settings)
+
+    def put(box: Sequence[float] | None, score: float | None, reason: str, members: Sequence[Row]) -> None:
+        row = Annotation(
+            "phrase", links.words, members[0].granularity, told.reference, links.span, box, score=score
+        )
+        page.put(row, reason, members)
+        carry(page, row, members, settings)
+
+    for human, others in found.human:
+        put(human.box, human.score, HUMAN, [human, *others])
+    for student, originals in found.agreed:
+        trusted = [o for o in originals if not below(o.likelihood.located, settings, MOVE, o)]
+        rows = [*trusted, student]
+        box = mean_box(boxes_of(rows), [strength(row, settings) for row in rows])
+        put(box, mean_score(rows, settings), AGREED if trusted else MOVED, [*originals, student])
+    doubted = [o for o in found.originals if is_doubted(o, settings)]
+    for o in found.originals:
+        if not any(o is one for one in doubted):
+            put(o.box, kept_score(o, settings), KEPT, [o])
+    for student in found.students:
+        if doubted:
+            put(student.box, student.score, MOVED, [*doubted, student])
+        elif not links.humans and is_added(student, settings):
+            put(student.box, student.score, ADDED, [student])
+
+
+def _matched(a: Sequence[Row], b: Sequence[Row], settings: MergeSettings) -> list[tuple[int, int]]:
+    return matched(boxes_of(a), boxes_of(b), np.ones((len(a), len(b)), bool), settings.iou)
+
+
+def _outside(page: Page) -> Iterable[Told]:
+    """Texts that are not merged, but that people or the originals have linked phrases of."""
+    known = {row.id for row in page.rows}
+    for parent in sorted(page.children):
+        if parent not in known and any(r.is_link and r.role != "student" for r in page.children[parent]):
+            yield Told(parent, None, ())
+
+
+def _anchored(rows: Sequence[Row], text: str | None) -> list[Link]:
+    """Each with its words and span, in their order; with a `text`, where it stands in that one, if it does."""
+    rows = sorted(rows, key=lambda row: (row.span or (-1, -1), row.id))
+    if text is None:
+        return [Link(row, row.text, row.span) for row in rows]
+    phrases = list(dict.fromkeys((row.span, row.text or "") for row in rows))
+    spans = dict(zip(phrases, phrase_spans(text, [words for _, words in phrases]), strict=True))
+    found: list[Link] = []
+    for row in rows:
+        span = spans[row.span, row.text or ""]
+        if span is not None:
+            found.append(Link(row, text[slice(*span)], span))
+    return found
+
+
+def _same_phrase(phrases: Sequence[Links], link: Link, *, exact: bool) -> Links | None:
+    if link.span is None or exact:
+        return next((p for p in phrases if (p.span, p.words) == (link.span, link.words)), None)
+    shares = [0.0 if p.span is None else _shared(p.span, link.span) for p in phrases]
+    best = max(range(len(shares)), key=lambda i: shares[i], default=-1)
+    return phrases[best] if best >= 0 and shares[best] >= _SAME_WORDS else None
+
+
+def _shared(a: Span, b: Span) -> float:
+    """IoU of characters."""
+    common = min(a[1], b[1]) - max(a[0], b[0])
+    whole = max(a[1], b[1]) - min(a[0], b[0])
+    return common / whole if whole > 0 and common > 0 else 0.0

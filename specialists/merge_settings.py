@@ -1,0 +1,104 @@
+"""What a merge is told: whose statements are merged, how much each side counts, and from where on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from data_engine.class_names import ClassNames
+from data_engine.errors import RecipeError
+from data_engine.schema import KINDS
+
+ADD_ABOVE = "add_above"
+DOUBT_NAMED = "doubt_below_named"
+DOUBT_LOCATED = "doubt_below_located"
+RENAME = "rename_below"
+MOVE = "move_below"
+REPLACE = "replace_below"
+
+DEFAULTS: Mapping[str, float] = MappingProxyType(
+    {ADD_ABOVE: 0.5, DOUBT_NAMED: 0.1, DOUBT_LOCATED: 0.1, RENAME: 0.5, MOVE: 0.1, REPLACE: 0.5}
+)
+"""What stands where no truth says better (`specialists.merge_calibration`). All are choices of this project.
+
+The likelihoods are relative to what the student would say itself. At 0.1 it finds its own answer ten times
+as probable: little enough to take a statement back that only the originals have. A name falls at 0.5,
+since there the student has looked at the same place and says another one. `replace_below` is of whole texts:
+a mean over tokens that is halved is a text that goes wrong more than once. A student's score is a mean
+over four coordinates and no probability that there is a thing; 0.5 asks that it is sure of where.
+"""
+
+Threshold = float | Mapping[str, float]
+
+
+def key_of(kind: str, granularity: str | None) -> str:
+    """What thresholds of one kind of statement are filed under: `region/phrase`, `text/brief`, `phrase`."""
+    return kind if granularity is None else f"{kind}/{granularity}"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Each by its name and, where they differ, by key (`key_of`), or by kind alone. Raises RecipeError."""
+
+    values: Mapping[str, Threshold] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in self.values.items():
+            if name not in DEFAULTS:
+                raise RecipeError(f"{name!r} is no threshold of a merge", f"it has {', '.join(DEFAULTS)}")
+            for key, number in (value if isinstance(value, Mapping) else {"": value}).items():
+                if key and key.split("/")[0] not in KINDS:
+                    raise RecipeError(
+                        f"{name}: {key!r} is no kind", "write region/phrase, text/brief or phrase"
+                    )
+                if (
+                    isinstance(number, bool)
+                    or not isinstance(number, (int, float))
+                    or not 0 <= number < math.inf
+                ):
+                    raise RecipeError(f"{name} is {number!r}", "it must be a number of 0 or more")
+
+    def of(self, name: str, key: str) -> float:
+        value = self.values.get(name, DEFAULTS[name])
+        if not isinstance(value, Mapping):
+            return float(value)
+        return float(value.get(key, value.get(key.split("/")[0], DEFAULTS[name])))
+
+
+@dataclass(frozen=True)
+class MergeSettings:
+    """`weights` are how much the originals' and the student's boxes count in a mean. A box without a score
+    counts for `unscored`. `scorer_margin`: by how much a scorer must find one text better to prefer it."""
+
+    originals: Sequence[str]
+    student: Sequence[str]
+    human: Sequence[str] = ("human",)
+    doubt: str | None = None
+    scorer: str | None = None
+    iou: float = 0.5
+    mask_iou: float = 0.8
+    inside: float = 0.8
+    weights: tuple[float, float] = (1.0, 1.0)
+    unscored: float = 1.0
+    scorer_margin: float = 0.0
+    names: ClassNames = field(default_factory=ClassNames)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def __post_init__(self) -> None:
+        if not self.originals or not self.student:
+            raise RecipeError("a merge needs `originals` and a `student`", "name sources for both")
+        both = {*self.originals, *self.human} & {*self.student}
+        both |= {*self.originals, *self.human, *self.student} & {self.doubt, self.scorer}
+        if both:
+            raise RecipeError(f"{sorted(map(str, both))[0]!r} has two parts in the merge", "name it once")
+        if not (0 < self.iou <= 1 and 0 < self.mask_iou <= 1 and 0 < self.inside <= 1):
+            raise RecipeError("iou, mask_iou and inside must lie above 0, and 1 at most", "correct `args`")
+        if not all(0 < weight < math.inf for weight in self.weights):
+            raise RecipeError("a weight must be above 0", "correct `weights`")
+        if not 0 <= self.unscored <= 1 or not 0 <= self.scorer_margin <= 1:
+            raise RecipeError("unscored and scorer_margin must lie in 0..1", "correct `args`")
+
+    def above(self, name: str, kind: str, granularity: str | None) -> float:
+        return self.thresholds.of(name, key_of(kind, granularity))
