@@ -331,10 +331,10 @@ def test_processes_that_train_together_are_one(tmp_path: Path, monkeypatch: pyte
     drawing = _drawing(scenes=1, tokenizer=run.definition, words=run.words)
     drawn = _first(drawing, 6, workers=0)
     for step in range(3):
-        run._set_rates(step / 3)
+        run.learner.set_rates(step / 3, 0.02, 0.04)
         for batch in drawn[2 * step : 2 * step + 2]:
             (run._loss(batch, step / 3 >= 0.04, _Losses()) / 2).backward()  # type: ignore[no-untyped-call]
-        run._learn(sum(p.sum() * 0 for p in run.used))
+        run._learn(sum(p.sum() * 0 for p in run.learner.used))
         run.step += 1
     run.save(tmp_path / "hand")
     hand = _weights(tmp_path / "hand")
@@ -406,12 +406,14 @@ def test_learning_lowers_the_loss(tmp_path: Path) -> None:
     (batch,) = _first(_drawing(tokenizer=run.definition, words=run.words), 1, workers=0)
     losses = []
     for _ in range(20):
-        run._set_rates(0.2)
+        run.learner.set_rates(0.2, 0.02, 0.04)
         loss = run._loss(batch, True, _Losses())
         losses.append(loss.item())
         run._learn(loss)
     assert losses[-1] < 0.85 * losses[0]
-    assert all(master.grad is not None for master, name in zip(run.masters, run.names, strict=True) if "embed_positions" not in name)  # fmt: skip
+    # A weight that no gradient ever reached has no state in the optimizer.
+    learner = run.learner
+    assert all(master in learner.optimizer.state for master, name in zip(learner.masters, learner.names, strict=True) if "embed_positions" not in name)  # fmt: skip
 
 
 # How it is measured

@@ -9,7 +9,7 @@ learns to caption and to name, but hardly to locate.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from specialists.florence2.dense_targets import DenseTargets
 from specialists.florence2.locations import BINS
@@ -24,15 +24,15 @@ _WORDS_WEIGHT, _BOX_WEIGHT = 0.3, 0.25
 class SoftLocations:
     """Cross-entropy whose targets for location tokens are Gaussians of `spread` bins.
 
-    `first` is the id of `<loc_0>`. Near an end of the scale the Gaussian is cut off there and made to sum
+    `first` is the id of `<loc_0>`; `device` is where the losses are calculated. Near an end of the scale the Gaussian is cut off there and made to sum
     to one.
     """
 
-    def __init__(self, first: int, spread: float = 12.0) -> None:
+    def __init__(self, first: int, spread: float = 12.0, device: Any = "cpu") -> None:
         import torch
 
         self.first = first
-        at = torch.arange(BINS, dtype=torch.float32)
+        at = torch.arange(BINS, dtype=torch.float32, device=device)
         self.targets = torch.softmax(-((at[:, None] - at[None]) ** 2) / (2 * spread**2), dim=1)
         """(bin, bin): a row is the target of one bin."""
         self._floor = -(self.targets * self.targets.clamp_min(1e-30).log()).sum(1)
@@ -71,32 +71,43 @@ class DenseHead:
             self.layer.bias[: 1 + words] = -3.0  # most words describe none of most things
 
     def loss(
-        self, features: torch.Tensor, targets: DenseTargets, locations: torch.Tensor, soft: SoftLocations
+        self,
+        features: torch.Tensor,
+        targets: DenseTargets,
+        locations: torch.Tensor,
+        soft: SoftLocations,
+        counts: tuple[float, float] | None = None,
     ) -> tuple[torch.Tensor, float]:
         """The loss, and the mean distance in bins between the boxes' sides and what is said of them.
 
         `features` leave out the mean that the model puts first; `locations` are the embeddings of the
-        location tokens, (BINS, width).
+        location tokens, (BINS, width). The loss is a mean over features and one over those that something
+        covers; `counts` are the numbers of both where these are part of a larger batch.
         """
         import torch
         from torch.nn import functional
 
+        place = features.device
         said = self.layer(features)
-        covered = torch.from_numpy(targets.covered)
+        covered = torch.from_numpy(targets.covered).to(place)
+        everything, something = counts or (float(targets.covered.size), float(targets.covered.sum()))
         there = said[..., 0].float()
         weight = torch.where(covered, 1.0, _NOTHING_WEIGHT)
-        loss = functional.binary_cross_entropy_with_logits(there, covered.float(), weight)
+        loss = functional.binary_cross_entropy_with_logits(
+            there, covered.float(), weight, reduction="sum"
+        ) / max(everything, 1.0)
         if not targets.covered.any():
             return loss, 0.0
         about = said[covered]
-        words = torch.from_numpy(targets.words)[covered].float()
+        words = torch.from_numpy(targets.words).to(place)[covered].float()
         named = functional.binary_cross_entropy_with_logits(
             about[:, 1 : 1 + self.words].float(), words, reduction="none"
         )
         asked = about[:, 1 + self.words :].reshape(len(about), 4, -1)
         logits = asked @ locations.T
-        bins = torch.from_numpy(targets.boxes)[covered]
+        bins = torch.from_numpy(targets.boxes).to(place)[covered]
         sides = soft.bin_losses(logits, bins)
         with torch.no_grad():
             distance = (logits.argmax(-1) - bins).abs().float().mean().item()
-        return loss + _WORDS_WEIGHT * named.sum(1).mean() + _BOX_WEIGHT * sides.sum(1).mean(), distance
+        taught = _WORDS_WEIGHT * named.sum() + _BOX_WEIGHT * sides.sum()
+        return loss + taught / something, distance

@@ -7,10 +7,8 @@ that goes on from a checkpoint sees what it would have seen.
 from __future__ import annotations
 
 import io
-import multiprocessing
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +20,8 @@ from data_engine.annotation import Annotation
 from data_engine.scenes.scene import make_scene
 from data_engine.scenes.world import find_world
 from specialists.florence2.dense_targets import DenseTargets, dense_targets
-from specialists.florence2.sequences import sequences
+from specialists.florence2.sequences import drawn_examples
+from specialists.florence2.training.prefetch import prefetched
 
 TASK_WEIGHTS: dict[str, float] = {
     "CAPTION": 5.0,
@@ -85,37 +84,11 @@ def batches(drawing: Drawing, start: int = 0, workers: int = 1, stride: int = 1)
 
     With `workers` 0 they are drawn here, else in processes.
     """
-    if workers == 0:
-        painter = _Painter(drawing)
-        number = start
-        while True:
-            yield painter.batch(number)
-            number += stride
-    # Spawned rather than forked: a fork of a process with torch's threads may hang.
-    with ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(drawing,)
-    ) as pool:
-        waiting: deque[Future[Batch]] = deque()
-        try:
-            number = start
-            while True:
-                while len(waiting) < 8 * workers:
-                    waiting.append(pool.submit(_make, number))
-                    number += stride
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    return prefetched(_painter, drawing, itertools.count(start, stride), workers)
 
 
-_painters: list[_Painter] = []  # one, in a worker process
-
-
-def _start(drawing: Drawing) -> None:
-    _painters[:] = [_Painter(drawing)]
-
-
-def _make(number: int) -> Batch:
-    return _painters[0].batch(number)
+def _painter(drawing: Drawing) -> Callable[[int], Batch]:
+    return _Painter(drawing).batch
 
 
 def described_things(annotations: Sequence[Annotation]) -> list[tuple[str, Sequence[float]]]:
@@ -135,8 +108,6 @@ class _Painter:
         self.world = find_world(drawing.world)
         self.tokenizer: Any = Tokenizer.from_str(drawing.tokenizer)
         self.index = {word: i for i, word in enumerate(drawing.words)}
-        self.tasks = list(TASK_WEIGHTS)
-        self.chances = np.array([TASK_WEIGHTS[task] for task in self.tasks])
 
     def batch(self, number: int) -> Batch:
         pixels, dense = [], []
@@ -188,21 +159,13 @@ class _Painter:
         self, annotations: Sequence[Annotation], size: tuple[int, int], rng: np.random.Generator
     ) -> Iterator[tuple[list[int], list[int]]]:
         """Of so many tasks, drawn by weight, one example each; of a task's several, shorter ones more often."""
-        order = rng.choice(
-            self.tasks, size=len(self.tasks), replace=False, p=self.chances / self.chances.sum()
-        )
         wanted = self.drawing.tasks
-        for task in order.tolist():
-            if not wanted:
-                return
-            found = sequences(annotations, size, (task,))
-            if not found:
-                continue
-            lengths = np.array([len(example.answer) + len(example.said) for example in found], dtype=float)
-            example = found[int(rng.choice(len(found), p=(1 / lengths) / (1 / lengths).sum()))]
+        for example in drawn_examples(annotations, size, TASK_WEIGHTS, rng):
             prompt, answer = (
                 encoding.ids for encoding in self.tokenizer.encode_batch([example.prompt, example.answer])
             )
             if max(len(prompt), len(answer)) <= LONGEST:
                 wanted -= 1
                 yield prompt, answer
+            if not wanted:
+                return

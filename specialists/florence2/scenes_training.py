@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from data_engine.errors import MissingPackageError, RecipeError
 from data_engine.scenes.scene import TRAINING_SEED, UNSEEN_SEED, make_scene
 from data_engine.scenes.world import PRETRAINING, WORLDS, World, find_world
 from data_engine.scenes.write import GENERATOR
 from data_engine.storage import storage_errors
+from specialists.florence2.locations import BINS
 from specialists.florence2.scenes_card import card
 from specialists.florence2.scenes_examples import Batch, Drawing, batches, described_things
 from specialists.florence2.scenes_quality import Quality, measure
@@ -39,6 +36,8 @@ from specialists.florence2.scratch import (
 )
 from specialists.florence2.shared_steps import Team, team
 from specialists.florence2.start import load_start, read_tokenizer
+from specialists.florence2.training.answers import alike, token_losses, told
+from specialists.florence2.training.learner import Learner
 from specialists.training_arithmetic import training_arithmetic
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ log = logging.getLogger(__name__)
 FACTS, CARD = "training.json", "README.md"
 """In the checkpoint's folder: how it was trained and what was measured."""
 
-_VISION_RATE, _LANGUAGE_RATE, _LAST_SHARE, _WEIGHT_DECAY = 1e-3, 7e-4, 0.02, 0.05
+_VISION_RATE, _LANGUAGE_RATE = 1e-3, 7e-4
 _WARM_UP = 0.02
 """Share of the run in which a rate rises; the language model's starts when it does."""
 _DENSE_ALONE = 0.04
@@ -234,57 +233,23 @@ class _Run:
         torch.manual_seed(settings["seed"])
         self.head: DenseHead = DenseHead(dimensions.width, len(self.words))
         self.first: int = self.tokenizer.convert_tokens_to_ids("<loc_0>")
+        self.locations = range(self.first, self.first + BINS)
         self.soft: SoftLocations = SoftLocations(self.first)
         named = [
             *self.model.named_parameters(),
             *(("head." + n, p) for n, p in self.head.layer.named_parameters()),
         ]
-        self.names = [name for name, _ in named]
-        # What is multiplied is in half precision; what is learnt adds up in single.
-        self.masters = [p.detach().float().clone() for _, p in named]
-        self.average = [p.clone() for p in self.masters]
-        self.optimizer = self._optimizer()
+        self.learner = Learner(named, _VISION_RATE, _LANGUAGE_RATE, _AVERAGED)
         self.step, self.seconds = 0, 0.0
         if saved is not None:
-            for name, tensors in (("masters", self.masters), ("average", self.average)):
-                for own, kept in zip(tensors, saved[name], strict=True):
-                    own.copy_(kept)
-            self.optimizer.load_state_dict(saved["optimizer"])
+            self.learner.load(saved)
             self.step, self.seconds = saved["step"], saved["seconds"]
             log.info("going on from step %d, after %.1f minutes", self.step, self.seconds / 60)
         dtype = getattr(torch, settings["precision"])
         self.model.to(dtype).train()
         self.head.layer.to(dtype)
         # .to() keeps parameters' identities but for shared ones on some versions: list them again.
-        self.used = [*self.model.parameters(), *self.head.layer.parameters()]
-        self._copy(self.masters)
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        import torch
-
-        groups = []
-        for vision in (True, False):
-            for decay in (0.0, _WEIGHT_DECAY):
-                members = [
-                    p
-                    for name, p in zip(self.names, self.masters, strict=True)
-                    if _sees(name) == vision and _decays(name, p) == (decay > 0)
-                ]
-                groups.append(
-                    {
-                        "params": members,
-                        "weight_decay": decay,
-                        "peak": _VISION_RATE if vision else _LANGUAGE_RATE,
-                        "vision": vision,
-                    }
-                )
-        return torch.optim.AdamW(groups, lr=_VISION_RATE, betas=(0.9, 0.98), foreach=True)
-
-    def _copy(self, values: Iterable[torch.Tensor]) -> None:
-        import torch
-
-        with torch.no_grad():
-            torch._foreach_copy_(self.used, list(values))
+        self.learner.use([*self.model.parameters(), *self.head.layer.parameters()])
 
     def fit(self, limit: float | None, steps: int | None, workers: int) -> None:
         """Until `limit` seconds are spent over all calls, or `steps` steps are done."""
@@ -308,7 +273,7 @@ class _Run:
             spent = self.step / steps if steps is not None else self.seconds / float(limit or 1)
             if spent >= 1 and self.step:
                 break
-            rate = self._set_rates(spent)
+            rate = self.learner.set_rates(spent, _WARM_UP, _DENSE_ALONE)
             loss = self._loss(batch, spent >= _DENSE_ALONE, losses)
             self._learn(loss)
             self.step += 1
@@ -328,54 +293,34 @@ class _Run:
 
     def _learn(self, loss: torch.Tensor) -> None:
         """One step of the optimizer, and of the average."""
-        import torch
-
         loss.backward()  # type: ignore[no-untyped-call]
-        for master, used in zip(self.masters, self.used, strict=True):
-            master.grad = None if used.grad is None else used.grad.float()
-            used.grad = None
-        self.whole.average([master.grad for master in self.masters if master.grad is not None])
-        norm = torch.nn.utils.clip_grad_norm_(self.masters, 1.0)
-        if not torch.isfinite(norm):
+        self.learner.gather(1 / self.whole.size)
+        if not self.learner.step(self.step, self.whole):
             # One broken step must not end an hour's work; it teaches nothing.
             log.warning("step %d has no finite gradient and is left out", self.step)
-            return
-        self.optimizer.step()
-        self._copy(self.masters)
-        self._update_average()
-
-    def _set_rates(self, spent: float) -> float:
-        """Warm-up, then half a cosine; the language model's warm-up is after the dense head's time alone."""
-        falling = _LAST_SHARE + (1 - _LAST_SHARE) * (1 + math.cos(math.pi * min(spent, 1.0))) / 2
-        for group in self.optimizer.param_groups:
-            since = spent if group["vision"] else spent - _DENSE_ALONE
-            group["lr"] = group["peak"] * falling * min(1.0, max(since, 0.0) / _WARM_UP + 1e-3)
-        return float(self.optimizer.param_groups[0]["lr"])
-
-    def _update_average(self) -> None:
-        import torch
-
-        # At first the average follows closely: it should not remember the random start.
-        share = 1 - min(_AVERAGED, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(self.average, [m.detach() for m in self.masters], share)
 
     def _loss(self, batch: Batch, speaks: bool, losses: _Losses) -> torch.Tensor:
         import torch
 
-        dtype = self.used[0].dtype
+        dtype = self.learner.used[0].dtype
         pixels = torch.from_numpy(batch.pixels).float() / 255
         mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
         features = self.model.get_image_features(((pixels - mean) / std).to(dtype)).pooler_output
         table = self.model.get_input_embeddings().weight
-        locations = table[self.first : self.first + len(self.soft.targets)]
+        locations = table[self.locations.start : self.locations.stop]
         loss, distance = self.head.loss(features[:, 1:], batch.dense, locations, self.soft)
         losses.add(dense=loss.item(), side=distance)
         if not speaks or not batch.prompts:
             return loss
         texts, places = [], []
-        for members in _alike(batch):
-            text, place = self._answers(features, batch, members, table)
+        for members in alike(batch.answers, batch.prompts, _GROUPS):
+            hidden, targets = told(
+                self.model,
+                features[torch.tensor([batch.images[i] for i in members])],
+                [batch.prompts[i] for i in members],
+                [batch.answers[i] for i in members],
+            )
+            text, place = token_losses(hidden, targets, table, self.soft, self.locations)
             texts.append(text)
             places.append(place)
         text, place = torch.cat(texts), torch.cat(places)
@@ -383,33 +328,6 @@ class _Run:
             text=text.mean().item() if len(text) else 0.0, place=place.mean().item() if len(place) else 0.0
         )
         return loss + (text.sum() + place.sum()) / max(1, len(text) + len(place))
-
-    def _answers(
-        self, features: torch.Tensor, batch: Batch, members: list[int], table: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses of the text tokens and of the location tokens in the answers to some prompts."""
-        import torch
-
-        language = self.model.model.language_model
-        prompts, asked = _padded([batch.prompts[i] for i in members], self.tokenizer.pad_token_id)
-        answers, _ = _padded([batch.answers[i] for i in members], -100)
-        seen = features[torch.tensor([batch.images[i] for i in members])]
-        embeds = torch.cat([seen, self.model.get_input_embeddings()(prompts)], dim=1)
-        mask = torch.cat([torch.ones(seen.shape[:2], dtype=torch.long), asked], dim=1)
-        encoded = language.encoder(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
-        # What comes before an answer's first token is the end token, as when it is generated.
-        inputs = torch.cat(
-            [torch.full((len(members), 1), self.tokenizer.eos_token_id), answers[:, :-1]], dim=1
-        )
-        hidden = language.decoder(
-            input_ids=inputs.masked_fill(inputs == -100, self.tokenizer.pad_token_id),
-            encoder_hidden_states=encoded,
-            encoder_attention_mask=mask,
-            use_cache=False,
-        ).last_hidden_state
-        told = answers != -100
-        logits = hidden[told].float() @ table.float().T
-        return self.soft.token_losses(logits, answers[told])
 
     def _keep(self) -> None:
         """The working file, replaced in one go."""
@@ -419,9 +337,7 @@ class _Run:
             "settings": json.dumps(self.settings),
             "tokenizer": self.definition,
             "words": list(self.words),
-            "masters": self.masters,
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
+            **self.learner.state(),
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -437,40 +353,11 @@ class _Run:
 
         library.disable_progress_bar()  # type: ignore[no-untyped-call]
         self.model.to(torch.float16)
-        self.used = [*self.model.parameters(), *self.head.layer.parameters()]
-        self._copy(self.average)
+        self.learner.used = [*self.model.parameters(), *self.head.layer.parameters()]
+        self.learner.copy(self.learner.average)
         self.model.set_attn_implementation("sdpa")
         self.model.eval().save_pretrained(output)
         make_processor(self.tokenizer, self.dimensions).save_pretrained(output)
-
-
-def _sees(name: str) -> bool:
-    return name.startswith(("model.vision_tower", "model.multi_modal_projector", "head."))
-
-
-def _decays(name: str, parameter: torch.Tensor) -> bool:
-    return parameter.ndim > 1 and not any(part in name for part in ("embed", "shared"))
-
-
-def _alike(batch: Batch) -> list[list[int]]:
-    """Numbers of prompts, in groups whose answers are about as long."""
-    order = sorted(range(len(batch.prompts)), key=lambda i: (len(batch.answers[i]), len(batch.prompts[i])))
-    # A group of long answers is smaller: what counts is tokens.
-    tokens = np.cumsum([len(batch.answers[i]) + 20 for i in order])
-    cuts = np.searchsorted(tokens, tokens[-1] * np.arange(1, _GROUPS) / _GROUPS)
-    return [part.tolist() for part in np.split(np.array(order), cuts) if len(part)]
-
-
-def _padded(rows: list[list[int]], fill: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rows, longest) ids, and 1 where there is one."""
-    import torch
-
-    ids = torch.full((len(rows), max(map(len, rows))), fill)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
-    return ids, mask
 
 
 @dataclass(eq=False)

@@ -3,12 +3,14 @@
 The reverse of `grammar.parse` and `rows.rows`: what is written here and read there gives the same labels
 and, within a bin of `locations`, the same shapes. The order inside an answer is that of the released
 models' own output: labels alphabetically with their boxes together, larger boxes first; proposals by
-falling area; phrases as their text has them; lines of writing in reading order.
+falling area; phrases as their text has them; lines of writing in reading order. Where a generator is given,
+labels, boxes and outlines come in an order that it draws, as in Pix2Seq (arXiv 2109.10852); phrases and lines
+have an order of their own and keep it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
@@ -45,16 +47,20 @@ class Example:
 
 
 def sequences(
-    annotations: Sequence[Annotation], size: Size, tasks: Collection[str] = tuple(TASKS)
+    annotations: Sequence[Annotation],
+    size: Size,
+    tasks: Collection[str] = tuple(TASKS),
+    shuffled: np.random.Generator | None = None,
 ) -> list[Example]:
     """Every example of `tasks` that the rows of one image support, in the order of `prompts.TASKS`.
 
-    `size` is the image's (width, height). A row's parent must be another row of the list. A task without
+    `size` is the image's (width, height). A row's parent that is no row of the list teaches nothing but what
+    its children say of it. With `shuffled` the order inside an answer is drawn. A task without
     rows to learn it from gives none: OD takes regions `phrase`, dense captions regions `brief`, grounding
     a text's phrases, the two segmentation tasks masks. Regions that say and show the same count once.
     Masks need OpenCV: raises MissingPackageError where a task asks for outlines and it is not there.
     """
-    image = _Rows(annotations, size)
+    image = _Rows(annotations, size, shuffled)
     return [
         Example(name, said, answer)
         for name in TASKS
@@ -64,16 +70,43 @@ def sequences(
     ]
 
 
+def drawn_examples(
+    annotations: Sequence[Annotation],
+    size: Size,
+    weights: Mapping[str, float],
+    rng: np.random.Generator,
+    shuffled: bool = False,
+) -> Iterator[Example]:
+    """One example of each task of `weights` that the rows support, tasks of more weight mostly earlier.
+
+    Of a task's several examples shorter ones come more often, so that each prompt costs about as much.
+    """
+    tasks = list(weights)
+    chances = np.array([weights[task] for task in tasks])
+    order = rng.choice(tasks, size=len(tasks), replace=False, p=chances / chances.sum())
+    for task in order.tolist():
+        found = sequences(annotations, size, (task,), rng if shuffled else None)
+        if not found:
+            continue
+        lengths = np.array([len(example.answer) + len(example.said) for example in found], dtype=float)
+        yield found[int(rng.choice(len(found), p=(1 / lengths) / (1 / lengths).sum()))]
+
+
 class _Rows:
     """The rows of one image, sorted by what they are."""
 
-    def __init__(self, annotations: Sequence[Annotation], size: Size) -> None:
+    def __init__(
+        self, annotations: Sequence[Annotation], size: Size, shuffled: np.random.Generator | None = None
+    ) -> None:
         self.size = size
+        self.shuffled = shuffled
         self.texts: dict[str, list[Row]] = {}
         self.regions: dict[str, list[Row]] = {}
         self.masks: list[Row] = []
         self.phrases: dict[int, list[Row]] = {}
         """By the identity of their text."""
+        self.grounded: dict[int, Row] = {}
+        """The texts of phrases, by their identity."""
         for row in annotations:
             if row.mask is not None:
                 self.masks.append(row)
@@ -83,6 +116,18 @@ class _Rows:
                 self.regions.setdefault(row.granularity or "", []).append(row)
             elif row.kind == "phrase" and row.box is not None and isinstance(row.parent, Annotation):
                 self.phrases.setdefault(id(row.parent), []).append(row)
+                self.grounded.setdefault(id(row.parent), row.parent)
+
+    def larger_first(self, rows: Iterable[Row]) -> list[Row]:
+        """Rows by falling area, or in a drawn order."""
+        ordered = sorted(rows, key=lambda row: (-_area(row), tuple(row.box or ())))
+        return self.drawn(ordered)
+
+    def drawn(self, items: list[_T]) -> list[_T]:
+        """The items in a drawn order where one is wished, else as they are."""
+        if self.shuffled is None:
+            return items
+        return [items[i] for i in self.shuffled.permutation(len(items))]
 
     def at(self, row: Row) -> str:
         """A row's box as location tokens."""
@@ -106,13 +151,9 @@ def _area(row: Row) -> float:
     return float((x1 - x0) * (y1 - y0))
 
 
-def _larger_first(rows: Iterable[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: (-_area(row), tuple(row.box or ())))
-
-
 def _boxes(image: _Rows, rows: Iterable[Row]) -> str:
     """Each box once, larger first."""
-    return "".join(dict.fromkeys(image.at(row) for row in _larger_first(rows)))
+    return "".join(dict.fromkeys(image.at(row) for row in image.larger_first(rows)))
 
 
 _Pairs = list[tuple[str, str]]
@@ -169,15 +210,11 @@ def _reading_order(
 def _detection(granularity: str) -> Callable[[_Rows], _Pairs]:
     def write(image: _Rows) -> _Pairs:
         found = sorted(image.labelled(granularity), key=lambda f: f[0])
-        return [
-            (
-                "",
-                "".join(
-                    label + _boxes(image, (row for _, row in group))
-                    for label, group in groupby(found, key=lambda f: f[0])
-                ),
-            )
+        told = [
+            label + _boxes(image, (row for _, row in group))
+            for label, group in groupby(found, key=lambda f: f[0])
         ]
+        return [("", "".join(image.drawn(told)))]
 
     return write
 
@@ -200,16 +237,18 @@ def _open_vocabulary(image: _Rows) -> _Pairs:
 def _grounding(image: _Rows) -> _Pairs:
     examples = []
     for granularity in _CAPTIONS.values():
-        for text in image.texts.get(granularity, ()):
+        for key, text in image.grounded.items():
+            if text.kind != "text" or text.granularity != granularity or not text.text:
+                continue
             by_span: dict[tuple[int, int], list[Row]] = {}
-            for row in image.phrases.get(id(text), ()):
-                by_span.setdefault(row.span or (len(text.text or ""), 0), []).append(row)
+            for row in image.phrases[key]:
+                by_span.setdefault(row.span or (len(text.text), 0), []).append(row)
             answer = "".join(
                 clean_label(rows[0].text or "") + _boxes(image, rows)
                 for _, rows in sorted(by_span.items())
                 if clean_label(rows[0].text or "")
             )
-            examples.append((prompt_text(text.text or ""), answer))
+            examples.append((prompt_text(text.text), answer))
     return examples
 
 
@@ -242,7 +281,7 @@ def _instances(image: _Rows, rows: Iterable[Row]) -> str:
     distinct = _once(rows, key=lambda row: (row.mask or {}).get("counts"))
     shapes = [
         "<sep>".join(written(ring.reshape(-1), image.size) for ring in outlines(row.mask or {}))
-        for row in _larger_first(distinct)
+        for row in image.larger_first(distinct)
     ]
     shapes = [shape for shape in shapes if shape]
     return shapes[0] if len(shapes) == 1 else "".join(f"<poly>{shape}</poly>" for shape in shapes)

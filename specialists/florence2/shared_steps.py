@@ -1,7 +1,7 @@
 """Several processes of one machine that take each step of a training together.
 
-Each has the whole model and learns from scenes of its own; gradients are averaged over PyTorch's gloo, so
-that all make the same step and stay equal. The operations of so small a model are too short for
+Each has the whole model and learns from pictures of its own; gradients are added up over PyTorch's gloo (or
+NCCL, where Ray Train has started it), so that all make the same step and stay equal. The operations of so small a model are too short for
 a second thread to help much; a second process sees as many scenes again.
 """
 
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     import torch
 
 
-class Team:
-    """The processes of a training, seen from number `rank` of `size`."""
+_AT_ONCE = 16 << 20
+"""Numbers that are added up in one go: 64 MiB."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+
+class Team:
+    """The processes of a training, seen from number `rank` of `size`. What they exchange lies on `device`."""
+
+    def __init__(self, rank: int = 0, size: int = 1, device: Any = "cpu") -> None:
+        self.rank, self.size, self.device = rank, size, device
 
     def agreed(self, value: float) -> float:
         """What the first process says: clocks differ, and all must stop at the same step."""
@@ -32,21 +36,32 @@ class Team:
             return value
         import torch
 
-        said = torch.tensor([value], dtype=torch.float64)
+        said = torch.tensor([value], dtype=torch.float64, device=self.device)
         torch.distributed.broadcast(said, 0)
         return float(said.item())
 
-    def average(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Replace float32 tensors, of like shapes in all processes, by their means over the processes."""
+    def total(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replace tensors of one type, of like shapes in all processes, by their sums over the processes."""
         if self.size == 1:
             return
         import torch
 
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        torch.distributed.all_reduce(flat)
-        flat /= self.size
-        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-        torch._foreach_copy_(list(tensors), [p.view_as(t) for p, t in zip(parts, tensors, strict=True)])
+        for some in _batches(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in some])
+            torch.distributed.all_reduce(flat)
+            parts = torch.split(flat, [tensor.numel() for tensor in some])
+            torch._foreach_copy_(some, [p.view_as(t) for p, t in zip(parts, some, strict=True)])
+
+
+def _batches(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    some: list[torch.Tensor] = []
+    for tensor in tensors:
+        some.append(tensor)
+        if sum(one.numel() for one in some) >= _AT_ONCE:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
 @contextlib.contextmanager
