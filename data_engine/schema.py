@@ -80,8 +80,10 @@ ANNOTATIONS = pa.schema(
 - a mask: `mask` and its `box`, no `text`; kind of, and parent, the region or phrase it belongs to.
 - a change that the noise model made: kind of, and parent, the statement changed, granularity `change`,
   `text` its name.
-- a member of a fused region: kind `region`, granularity `member`, parent the fused region, and as `text`
-  the `annotation_id` of a row that it was made from; no box of its own.
+- a member of a fused region or merged statement: kind `region` whatever the statement's, granularity
+  `member`, parent the statement, and as `text` the `annotation_id` of a row that it was made from; no box.
+- a reason of a merge: kind `region`, granularity `change`, `text` the reason, parent the merged statement or
+  the one that was left out.
 - what a text is made of: kind `text`, granularity `elements`, parent the text, and as `text` JSON.
 - a measure of the picture itself: kind `image`, granularity its name (`sharpness`, `unsafe`, ...), and its
   `score`, or where that does not lie in 0..1, its `text`.
