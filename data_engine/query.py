@@ -1,8 +1,8 @@
 """SQL over a data set, in DuckDB: read-only, and with no way out of the data set's own folder.
 
-Views: `images`, `annotations`, `verdicts`, `failures` and `runs` are the stored tables; `texts`,
-`regions`, `triplets`, `masks`, `scores`, `members`, `conflicts` and `elements` (data_engine/qa/views/*.sql)
-are made of them. `statements` are the annotations that count: what the last round of verdicts kept, or what a
+Views: `images`, `annotations`, `verdicts`, `failures` and `runs` are the stored tables; `texts`, `regions`,
+`triplets`, `masks`, `scores`, `members`, `changes`, `conflicts` and `elements` (data_engine/qa/views/*.sql) are
+made of them. `statements` are the annotations that count: what the last round of verdicts kept, or what a
 scope says (data_engine.qa.scope); `said` and `said_boxes` are made of those. data_engine/qa/macros.sql has
 functions of boxes and texts.
 """
@@ -22,7 +22,7 @@ from data_engine.qa.scope import Scope, find_scope
 from data_engine.qa.stored import glob_of, stored_views, surveyed_views
 from data_engine.qa.survey import SCHEMAS, Survey
 
-_DERIVED = ("texts", "masks", "regions", "scores", "triplets", "members", "conflicts", "elements")
+_DERIVED = ("texts", "masks", "regions", "scores", "triplets", "members", "changes", "conflicts", "elements")
 _COUNTED = ("said", "said_boxes")
 VIEWS = (*SCHEMAS, *_DERIVED, "statements", *_COUNTED)
 
