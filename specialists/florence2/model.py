@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_engine.errors import MissingPackageError, ModelLoadError
+from specialists.florence2.choosing import chooser, understood
+from specialists.florence2.decoding import greedy
 from specialists.florence2.grammar import Vocabulary
 from specialists.florence2.prompts import Takes, Task, prompt_text
 
@@ -128,24 +130,80 @@ class Florence2Model:
         num_beams: int,
         max_new_tokens: int,
         no_repeat_ngram: int,
+        batch: int = 32,
     ) -> list[Answer]:
-        """One answer per prompt; `features` holds each prompt's image. One batch: the caller bounds it."""
+        """One answer per prompt, in their order; `features` holds each prompt's image.
+
+        At most `batch` prompts are in hand at one time. They are begun in their order: those whose answers will
+        be long come best first.
+        """
         import torch
-        from transformers.modeling_outputs import BaseModelOutput
 
         limit = min(max_new_tokens, self.positions)
         with torch.inference_mode():
-            embeds, mask = self._encoder_input(torch.stack(list(features)), prompts)
-            encoded = self.network.model.language_model.encoder(inputs_embeds=embeds, attention_mask=mask)
-            output = BaseModelOutput(last_hidden_state=encoded.last_hidden_state)
-            sequences = self.network.generate(
-                # generate() repeats what it is given per beam, in place.
-                encoder_outputs=BaseModelOutput(last_hidden_state=encoded.last_hidden_state),
-                attention_mask=mask,
-                generation_config=self._generation(num_beams, limit, no_repeat_ngram),
-            )
-            log_probs = self._log_probs(output, mask, sequences)
-        return [self._answer(ids, values) for ids, values in zip(sequences.tolist(), log_probs, strict=True)]
+            if num_beams == 1 and understood(self.network.generation_config):
+                return self._greedy(features, prompts, limit, no_repeat_ngram, batch)
+            answers = []
+            for i in range(0, len(prompts), batch):
+                answers += self._searched(
+                    features[i : i + batch], prompts[i : i + batch], num_beams, limit, no_repeat_ngram
+                )
+            return answers
+
+    def _greedy(
+        self,
+        features: Sequence[torch.Tensor],
+        prompts: Sequence[Sequence[int]],
+        limit: int,
+        no_repeat_ngram: int,
+        batch: int,
+    ) -> list[Answer]:
+        def encode(first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
+            return self._encoded(features[first:last], prompts[first:last])
+
+        if not prompts:
+            return []
+        longest = self.image_tokens + max(len(ids) for ids in prompts)
+        forced = self.network.generation_config.forced_bos_token_id
+        choose = chooser(self.start, forced, no_repeat_ngram)
+        end = self.tokenizer.eos_token_id
+        made = greedy(
+            self.network, encode, len(prompts), batch, longest, limit, end, choose, log_probabilities
+        )
+        return [self._answer(ids, values) for ids, values in made]
+
+    def _searched(
+        self,
+        features: Sequence[torch.Tensor],
+        prompts: Sequence[Sequence[int]],
+        num_beams: int,
+        limit: int,
+        no_repeat_ngram: int,
+    ) -> list[Answer]:
+        """By the library's beam search, and a teacher-forced pass for the probabilities that it does not report."""
+        from transformers.modeling_outputs import BaseModelOutput
+
+        encoded, mask = self._encoded(features, prompts)
+        sequences = self.network.generate(
+            # generate() repeats what it is given per beam, in place.
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
+            attention_mask=mask,
+            generation_config=self._generation(num_beams, limit, no_repeat_ngram),
+        )
+        log_probs = self._log_probs(BaseModelOutput(last_hidden_state=encoded), mask, sequences)
+        return [
+            self._answer(ids[1:], values) for ids, values in zip(sequences.tolist(), log_probs, strict=True)
+        ]
+
+    def _encoded(
+        self, features: Sequence[torch.Tensor], prompts: Sequence[Sequence[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The encoder's output for each prompt, (prompts, positions, width), and its mask, 0 at padding."""
+        import torch
+
+        embeds, mask = self._encoder_input(torch.stack(list(features)), prompts)
+        encoder = self.network.model.language_model.encoder
+        return encoder(inputs_embeds=embeds, attention_mask=mask).last_hidden_state, mask
 
     def _encoder_input(
         self, features: torch.Tensor, prompts: Sequence[Sequence[int]]
@@ -194,16 +252,19 @@ class Florence2Model:
         values = []
         for i in range(0, len(flat), _ROWS_OF_LOGITS):
             logits = self.network.lm_head(flat[i : i + _ROWS_OF_LOGITS]).float()
-            chosen = logits.gather(1, targets[i : i + _ROWS_OF_LOGITS, None])[:, 0]
-            values.append(chosen - logits.logsumexp(1))
+            values.append(log_probabilities(logits, targets[i : i + _ROWS_OF_LOGITS]))
         table: NDArray[np.float32] = torch.cat(values).view(hidden.shape[:2]).cpu().numpy()
         return list(table)
 
-    def _answer(self, sequence: list[int], log_probs: NDArray[np.float32]) -> Answer:
-        ids = sequence[1:]
+    def _answer(self, ids: list[int], log_probs: NDArray[np.float32]) -> Answer:
         end = self.tokenizer.eos_token_id
         length = ids.index(end) if end in ids else len(ids)
         return Answer(ids[:length], log_probs[:length], truncated=length == len(ids))
+
+
+def log_probabilities(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """log p of each row's token, (rows,), of logits (rows, vocabulary)."""
+    return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)
 
 
 def _refuse_remote_code(model: str, revision: str | None) -> None:

@@ -188,24 +188,23 @@ class Florence2:
         return list(by_input.values())
 
     def _answers(self, features: dict[int, Any], prompts: Sequence[_Prompt]) -> list[Answer]:
-        """Answers in the order of `prompts`, worked out in batches of prompts that take about as long."""
+        """Answers in the order of `prompts`, worked out together with others that take about as long."""
         answers: dict[int, Answer] = {}
         by_settings: dict[int, list[int]] = {}
         for i, prompt in enumerate(prompts):
             no_repeat = self.model.captions_no_repeat if prompt.task.captions else 0
             by_settings.setdefault(no_repeat, []).append(i)
         for no_repeat, members in by_settings.items():
-            members.sort(key=lambda i: (prompts[i].task.length, len(prompts[i].ids)))
-            for start in range(0, len(members), self.max_prompts_per_batch):
-                batch = members[start : start + self.max_prompts_per_batch]
-                found = self.model.answers(
-                    [features[prompts[i].image] for i in batch],
-                    [prompts[i].ids for i in batch],
-                    self.num_beams,
-                    self.max_new_tokens,
-                    no_repeat,
-                )
-                answers.update(zip(batch, found, strict=True))
+            members.sort(key=lambda i: (-prompts[i].task.length, len(prompts[i].ids)))
+            found = self.model.answers(
+                [features[prompts[i].image] for i in members],
+                [prompts[i].ids for i in members],
+                self.num_beams,
+                self.max_new_tokens,
+                no_repeat,
+                self.max_prompts_per_batch,
+            )
+            answers.update(zip(members, found, strict=True))
         return [answers[i] for i in range(len(prompts))]
 
     def _kept(self, made: list[Annotation]) -> list[Annotation]:
