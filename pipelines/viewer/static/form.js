@@ -1,0 +1,78 @@
+// The search form. Its fields are named as in the page's address.
+
+import { count, el } from "./dom.js";
+import { SEARCH } from "./place.js";
+
+const CONDITION = "score < 0.5 AND box_area(box) > 5000";
+
+function choices(name, labelled, options) {
+  const items = [el("option", { value: "" }, "any"), ...options.map(([value, text]) => el("option", { value }, text))];
+  return el("label", {}, el("span", {}, labelled), el("select", { name }, items));
+}
+
+function field(name, labelled, attributes = {}, list = null) {
+  const id = list ? `list-${name}` : null;
+  const input = el("input", { name, autocomplete: "off", spellcheck: "false", list: id, ...attributes });
+  const options = list ? el("datalist", { id }, list.map((value) => el("option", { value }))) : null;
+  return el("label", {}, el("span", {}, labelled), input, options);
+}
+
+const same = (values) => values.map((value) => [String(value), String(value)]);
+
+export function makeForm(side, overview, submit) {
+  const form = el(
+    "form",
+    {
+      role: "search",
+      onsubmit: (event) => {
+        event.preventDefault();
+        const given = new FormData(form);
+        submit(Object.fromEntries(SEARCH.map((name) => [name, String(given.get(name) || "").trim()])));
+      },
+    },
+    field("text", "Words in a text", { type: "search", placeholder: 'red cup, or "a red cup"' }),
+    field("label", "Label, whole", {}, overview.labels),
+    choices("source", "Source", same(overview.sources)),
+    el("div", { class: "pair" }, choices("kind", "Kind", same(overview.kinds)), choices("granularity", "Granularity", same(overview.granularities))),
+    el(
+      "div",
+      { class: "pair" },
+      field("minimum", "Score from", { inputmode: "decimal", placeholder: "0" }),
+      field("maximum", "to", { inputmode: "decimal", placeholder: "1" }),
+    ),
+    el(
+      "div",
+      { class: "pair" },
+      choices("kept", "Verdict", [["yes", "kept"], ["no", "dropped"]]),
+      choices("mark", "Mark", [["good", "good"], ["bad", "bad"], ["any", "good or bad"]]),
+    ),
+    field("dropped_by", "Dropped by the filter", {}, overview.filters),
+    overview.rounds.length > 1 ? choices("round", "Verdicts of round", same(overview.rounds)) : null,
+    field("image", "Image id, or part of a key"),
+    el("label", {}, el("span", {}, "SQL condition"), el("textarea", { name: "condition", rows: "3", spellcheck: "false", placeholder: CONDITION })),
+    el(
+      "div",
+      { class: "buttons" },
+      el("button", { type: "submit", class: "strong" }, "Search"),
+      el("button", { type: "button", onclick: () => submit({}) }, "Clear"),
+    ),
+  );
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target.matches("textarea") && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
+  const of = overview.sampled < overview.shards ? ` Suggestions come from ${count(overview.sampled, "shard")}.` : "";
+  const details = el("details", {}, el("summary", {}, "Search"), form, of ? el("p", { class: "hint" }, of) : null);
+  details.open = matchMedia("(min-width: 900px)").matches;
+  side.replaceChildren(details);
+}
+
+export function fillForm(side, place) {
+  for (const name of SEARCH) {
+    const input = side.querySelector(`[name=${name}]`);
+    if (!input) continue;
+    if (input.tagName === "SELECT" && place[name] && ![...input.options].some((o) => o.value === place[name])) {
+      input.append(el("option", { value: place[name] }, place[name]));
+    }
+    input.value = place[name] || "";
+  }
+}
