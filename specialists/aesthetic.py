@@ -1,7 +1,7 @@
 """How much people would like a picture: a head over a CLIP's image feature, trained on their ratings.
 
-LAION chose its aesthetic subsets of LAION-5B so: laion-aesthetic has 7 and more by the first head, laion-art 8 and
-more (github.com/LAION-AI/laion-datasets, laion-aesthetic.md). No head comes with the project: it is a file that
+LAION chose its aesthetic subsets of LAION-5B so: laion-aesthetic lies above 7 by the first head, laion-art above
+8 (github.com/LAION-AI/laion-datasets, laion-aesthetic.md). No head comes with the project: it is a file that
 you give.
 """
 
