@@ -84,3 +84,17 @@ class TrainerPart(Part):
     def _reference(cls, use: str) -> str:
         split(use)
         return use
+
+
+class AcceptPart(Part):
+    """When a round is used, and when another follows (pipelines/acceptance.py).
+
+    A round is rejected where a measure falls and the interval of `confidence` around its change lies
+    below 0. Another follows where that of some measure lies above `minimum_gain`. `draws` is how often
+    the held-out images are drawn anew for an interval, `seed` by which numbers.
+    """
+
+    minimum_gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    draws: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
+    seed: int = 0

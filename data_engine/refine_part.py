@@ -10,7 +10,7 @@ from pydantic import Field
 
 from data_engine.entry_point import check_arguments, did_you_mean, signature
 from data_engine.errors import RecipeError
-from data_engine.recipe_parts import FilterPart, Part, SpecialistPart, TrainerPart, Where
+from data_engine.recipe_parts import AcceptPart, FilterPart, Part, SpecialistPart, TrainerPart, Where
 
 STEPS = ("student", "asked", "doubt", "merged")
 """What the sources of a round are called, `-` and its number behind."""
@@ -18,20 +18,6 @@ STEPS = ("student", "asked", "doubt", "merged")
 _OF_ROUND = re.compile(rf"(?:{'|'.join(STEPS)})-(\d+)")
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-class AcceptPart(Part):
-    """When a round is used, and when another follows (pipelines/acceptance.py).
-
-    A round is rejected where a measure falls and the interval of `confidence` around its change lies
-    below 0. Another follows where that of some measure lies above `minimum_gain`. `draws` is how often
-    the held-out images are drawn anew for an interval, `seed` by which numbers.
-    """
-
-    minimum_gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    draws: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
-    seed: int = 0
 
 
 class RefinePart(Part):
@@ -50,7 +36,7 @@ class RefinePart(Part):
     """
 
     rounds: Annotated[int, Field(ge=1, le=100)] = 1
-    learn: Annotated[list[str], Field(min_length=1)]
+    learn: Annotated[tuple[str, ...], Field(min_length=1)]
     held_out: Share = 0.1
     truth: str | None = None
     student: TrainerPart
@@ -78,7 +64,7 @@ class RefinePart(Part):
                 "name another source, or leave `truth` out: held-out statements are compared with then",
             )
         for name in specialists:
-            if round_of(name):
+            if round_of(name) is not None:
                 raise RecipeError(
                     f"specialists.{name}: refinement gives this name to its own round",
                     "choose a name that is none of " + ", ".join(f"{step}-N" for step in STEPS),
@@ -150,10 +136,16 @@ def takes(use: str, argument: str) -> bool:
     return found is None or found.open or argument in (*found.required, *found.optional)
 
 
-def round_of(source: str) -> int:
-    """The round of refinement whose source this is, 0 for every other."""
+def round_of(source: str) -> int | None:
+    """The round of refinement whose source this is, None for every other. Round 0 is before the first."""
     match = _OF_ROUND.fullmatch(source)
-    return int(match[1]) if match else 0
+    return int(match[1]) if match else None
+
+
+def judged_in(source: str, round_: int) -> bool:
+    """Whether a round's filters judge a source: round 0 all but those of refinement, a later one its own."""
+    of_round = round_of(source)
+    return round_ == 0 if of_round is None else of_round == round_ > 0
 
 
 def source_of(step: str, number: int) -> str:

@@ -138,3 +138,24 @@ RUNS = pa.schema(
     ]
 )
 """One row per stage of each invocation that did work; `seconds` is the whole invocation's, by the clock."""
+
+ROUNDS = pa.schema(
+    [
+        pa.field("round", pa.int32(), nullable=False),
+        pa.field("subject", pa.string(), nullable=False),
+        pa.field("measure", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),
+        pa.field("low", pa.float64()),
+        pa.field("high", pa.float64()),
+        pa.field("images", pa.int64(), nullable=False),
+        pa.field("decides", pa.bool_(), nullable=False),
+        pa.field("change", pa.float64()),
+        pa.field("change_low", pa.float64()),
+        pa.field("change_high", pa.float64()),
+        pa.field("accepted", pa.bool_(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+"""What a round of refinement came to, measured on its held-out images: a row per subject (`raw`, `kept`, `merged-1`,
+`student-1`, ...) and measure. `low` to `high` is the interval that drawing the images anew gives; `change` is
+against what the round began with. `accepted` and `reason` are the round's and the same in all of its rows."""

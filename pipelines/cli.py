@@ -143,6 +143,46 @@ def filter_(
 
 
 @app.command()
+def refine(
+    dataset: DatasetArgument,
+    recipe: RecipeOption = "refine-scenes",
+    rounds: Annotated[
+        int | None, typer.Option(help="How many at most; by default as the recipe says.", min=1)
+    ] = None,
+    runner: Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")] = "auto",
+    address: Annotated[
+        str | None, typer.Option(help="An existing Ray cluster; RAY_ADDRESS does the same.")
+    ] = None,
+) -> None:
+    """Train a student on what is kept, let it label again, merge and filter: round after round while it gains.
+
+    Annotates and filters DATASET first where that is not done. Interrupt it at any time and run the same
+    command again. Each round's measures: fde sql DATASET 'FROM rounds'.
+    """
+    from data_engine.dataset import Dataset
+    from pipelines.refine import refine as run
+    from pipelines.refine import table
+
+    opened = Dataset.open(dataset)
+    summary = run(
+        opened,
+        _recipe(recipe),
+        rounds=rounds,
+        runner=_runner(runner),
+        address=address,
+        reporter=_reporter(),
+        say=_say,
+    )
+    for line in table(opened, len(summary.verdicts)):
+        _say(line)
+    _say(
+        f"the labels to use are what is kept of merged-{summary.used} in round {summary.used}"
+        if summary.used
+        else "the labels to use are those of round 0: no round was accepted"
+    )
+
+
+@app.command()
 def sql(
     dataset: DatasetArgument,
     query: Annotated[str, typer.Argument(help="One SELECT. Views: images, texts, regions, triplets, ...")],
