@@ -51,7 +51,7 @@ def dataset(tmp_path: Path) -> Dataset:
 def test_every_view_answers_also_where_nothing_was_stored(dataset):
     counts = {view: sql(dataset, f"SELECT count(*) AS n FROM {view}")["n"][0].as_py() for view in VIEWS}
     assert counts == {
-        "images": 1, "annotations": 5, "verdicts": 0, "failures": 0, "runs": 0,
+        "images": 1, "annotations": 5, "verdicts": 0, "failures": 0, "runs": 0, "rounds": 0,
         "texts": 1, "masks": 1, "regions": 1, "scores": 1, "triplets": 1,
         "members": 0, "changes": 0, "conflicts": 0, "elements": 0, "statements": 5, "said": 3, "said_boxes": 2,
     }  # fmt: skip

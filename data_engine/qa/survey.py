@@ -22,7 +22,7 @@ from data_engine.dataset import Dataset
 from data_engine.errors import StorageError
 from data_engine.fingerprint import digest
 from data_engine.qa.scope import rounds
-from data_engine.schema import ANNOTATIONS, FAILURES, IMAGES, RUNS, VERDICTS
+from data_engine.schema import ANNOTATIONS, FAILURES, IMAGES, ROUNDS, RUNS, VERDICTS
 from data_engine.storage import storage_errors
 
 SCHEMAS = {
@@ -31,6 +31,7 @@ SCHEMAS = {
     "verdicts": VERDICTS,
     "failures": FAILURES,
     "runs": RUNS,
+    "rounds": ROUNDS,
 }
 
 _PROVENANCE = b"fde"
@@ -118,6 +119,7 @@ def _places(dataset: Dataset) -> Iterator[Shard]:
         **whole,
         "failures": store.folders("failures"),
         "runs": [""],
+        "rounds": store.folders("rounds"),
     }.items():
         for stage in stages:
             folder = f"{tables}/{stage}" if stage else tables
@@ -161,7 +163,7 @@ def _fits(type_: pa.DataType, wanted: pa.DataType) -> bool:
     if type_ == wanted:
         return True
     if pa.types.is_nested(wanted):
-        return pa.types.is_list(wanted) and (
+        return bool(pa.types.is_list(wanted)) and (
             pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
         )
     if pa.types.is_nested(type_):
