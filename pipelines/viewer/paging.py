@@ -207,7 +207,8 @@ def _with_examples(tables: Tables, search: Search, found: list[dict[str, Any]]) 
             "SELECT annotation_id, image_id, kind, granularity, left(text, 300) AS text, box, quad, score, "
             "source, kept, dropped_by, count(*) OVER (PARTITION BY image_id) AS matches "
             f"FROM ({matching}) WHERE image_id IN (SELECT unnest(?)) "
-            "QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY text IS NULL, kind <> 'text', "
+            "QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY text IS NULL, "
+            "coalesce(granularity, '') IN ('change', 'elements', 'member'), kind <> 'text', "
             f"coalesce(score, 1) DESC, source, annotation_id) <= {EXAMPLES}"
         ), [*values, ids]
 

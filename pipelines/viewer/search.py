@@ -26,7 +26,8 @@ _WORDS = re.compile(r'"([^"]+)"|(\S+)')
 class Search:
     """What a person asks for; everything given must hold. The same names stand in the page's address.
 
-    - `text`: words that a statement's text holds, whatever their case and order; `"a red cup"`: as it stands.
+    - `text`: words, or their beginnings, that a text holds, whatever their case and order; `"a red cup"`: as
+      it stands.
     - `label`: the whole text of a region or an image-level label, whatever its case.
     - `minimum`, `maximum`: of the score; statements without one are left out.
     - `kept`: `yes` or `no`, and `dropped_by`, by the verdicts of `round` (the last by default).
@@ -108,6 +109,9 @@ class Search:
 
         for phrase, word in _WORDS.findall(self.text):
             add("contains(lower(text), lower(?))", phrase or word)
+            if word[:1].isascii() and word[:1].isalnum():
+                # From the beginning of a word: "red" is not in "jittered".
+                add("regexp_matches(text, '(?i)\\b' || regexp_escape(?))", word)
         if self.label:
             add("lower(text) = lower(?) AND (kind = 'region' OR granularity = 'class')", self.label)
         for column in ("source", "kind", "granularity", "dropped_by"):

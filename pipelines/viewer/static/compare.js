@@ -2,7 +2,7 @@
 
 import { captionWords, phraseGroups } from "./caption.js";
 import { count, el, Hues } from "./dom.js";
-import { agreeing, dropped, textName, texts, voice } from "./model.js";
+import { alike, counterparts, dropped, textName, texts, voice } from "./model.js";
 import { go } from "./place.js";
 import { Stage } from "./stage.js";
 import { fate } from "./statement.js";
@@ -21,16 +21,14 @@ export function showComparison(body, story, sides, place, context) {
   const options = sides.flatMap((side) => (judged.has(side) ? [side, side + KEPT] : [side]));
   const hues = new Hues();
   const both = [place.left, place.right].map((side) => chosen(story.statements, side));
-  const regions = both.map((all) => all.filter((s) => s.role === "region" && s.box));
-  const same = agreeing(...regions);
+  // A further text of a region repeats its box.
+  const regions = both.map((all) => all.filter((s) => s.role === "region" && context.byId.get(s.parent)?.kind !== "region"));
+  const other = counterparts(...regions);
   const stages = [];
   const light = (ids) => {
     // A pair stands out on both sides.
-    const spoken = new Set(ids.map((id) => context.byId.get(id)?.text?.toLowerCase()).filter(Boolean));
-    stages.forEach(({ stage, shown }) => {
-      const own = shown.filter((s) => ids.includes(s.id) || spoken.has(s.text?.toLowerCase())).map((s) => s.id);
-      stage.light(own);
-    });
+    const pairs = ids.flatMap((id) => [id, other.get(context.byId.get(id))?.id]);
+    stages.forEach((stage) => stage.light(pairs.filter((id) => stage.shapes.has(id))));
   };
   const columns = [place.left, place.right].map((side, i) => {
     const name = ["left", "right"][i];
@@ -46,12 +44,13 @@ export function showComparison(body, story, sides, place, context) {
       for (const [, group] of phraseGroups(text)) for (const p of group) p.hue = hues.get((p.text || "").toLowerCase());
     }
     const shown = regions[i].length ? regions[i] : phrases;
-    stages.push({ stage, shown });
+    stages.push(stage);
     stage.draw(shown, (s) => s.hue || "hue-0");
     for (const s of regions[i]) {
-      if (!same.has(s)) stage.svg.querySelector(`[data-of="${CSS.escape(s.id)}"]`)?.classList.add("alone");
+      if (!other.has(s)) stage.svg.querySelector(`[data-of="${CSS.escape(s.id)}"]`)?.classList.add("alone");
     }
-    const alone = regions[i].filter((s) => !same.has(s));
+    // What differs: boxes without a counterpart, and those whose counterpart has another text.
+    const differing = regions[i].filter((s) => !other.has(s) || !alike(s, other.get(s)));
     return el(
       "section",
       { class: "side", "aria-label": side },
@@ -60,11 +59,11 @@ export function showComparison(body, story, sides, place, context) {
       el(
         "ul",
         { class: "statements" },
-        alone.map((s) =>
+        differing.map((s) =>
           el(
             "li",
             { class: "statement", onpointerenter: () => light([s.id]), onpointerleave: () => light([]) },
-            el("div", { class: "row" }, el("span", { class: `dot ${s.hue}` }), el("span", { class: "said" }, s.text || "(no text)"), el("span", { class: "by" }, "only here"), fate(s)),
+            el("div", { class: "row" }, el("span", { class: `dot ${s.hue}` }), el("span", { class: "said" }, s.text || "(no text)"), el("span", { class: "by" }, other.has(s) ? `there: ${other.get(s).text || "(no text)"}` : "only here"), fate(s)),
           ),
         ),
       ),
@@ -73,9 +72,10 @@ export function showComparison(body, story, sides, place, context) {
       ),
     );
   });
-  const pairs = same.size / 2;
+  const pairs = other.size / 2;
+  const named = regions[0].filter((s) => other.has(s) && alike(s, other.get(s))).length;
   const summary = regions.some((list) => list.length)
-    ? `${count(pairs, "region")} in both (same text, IoU at least 0.5), ${regions[0].length - pairs} only on the left, ${regions[1].length - pairs} only on the right`
+    ? `${count(pairs, "region")} in both (IoU at least 0.5), ${named} of them with the same text; ${regions[0].length - pairs} only on the left, ${regions[1].length - pairs} only on the right`
     : "Neither side has regions.";
   body.replaceChildren(el("p", { class: "status", id: "agreement" }, summary), el("div", { class: "sides" }, columns));
 }

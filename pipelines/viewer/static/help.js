@@ -34,7 +34,7 @@ export function fillHelp(dialog) {
     el("h2", {}, "Columns of a SQL condition"),
     list(COLUMNS, "code"),
     el("p", {}, "It may ask the data set's views too (texts, regions, triplets, scores, ...):"),
-    EXAMPLES.map((example) => el("p", {}, el("code", {}, example))),
+    ...EXAMPLES.map((example) => el("p", {}, el("code", {}, example))),
     el("form", { method: "dialog" }, el("button", { class: "strong" }, "Close")),
   );
 }

@@ -76,20 +76,21 @@ function overlap(a, b) {
   return shared / (area(a) + area(b) - shared || 1);
 }
 
-// Pairs of boxes that say the same: same text whatever its case, IoU of at least 0.5, the largest first.
-export function agreeing(left, right) {
+export const alike = (a, b) => (a.text || "").toLowerCase() === (b.text || "").toLowerCase();
+
+// Each box with its counterpart: IoU of at least 0.5, those of the same text first, then the largest.
+export function counterparts(left, right) {
   const pairs = [];
   for (const a of left) {
     for (const b of right) {
-      const same = (a.text || "").toLowerCase() === (b.text || "").toLowerCase();
-      const iou = same ? overlap(a.box, b.box) : 0;
-      if (iou >= 0.5) pairs.push([iou, a, b]);
+      const iou = overlap(a.box, b.box);
+      if (iou >= 0.5) pairs.push([iou + (alike(a, b) ? 1 : 0), a, b]);
     }
   }
   pairs.sort((p, q) => q[0] - p[0]);
-  const taken = new Set();
+  const found = new Map();
   for (const [, a, b] of pairs) {
-    if (!taken.has(a) && !taken.has(b)) taken.add(a).add(b);
+    if (!found.has(a) && !found.has(b)) found.set(a, b).set(b, a);
   }
-  return taken;
+  return found;
 }

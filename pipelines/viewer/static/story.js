@@ -35,7 +35,7 @@ export async function showStory(main, place, overview, signal) {
     ? el("a", { class: "button", id: "compare", href: address(other), onclick: (event) => followed(event, other) }, comparing ? "One story" : "Compare")
     : null;
   const body = el("div", {});
-  main.replaceChildren(heading(place, story.image, beside, switcher), missing(story), body, said);
+  main.replaceChildren(heading(place, story.image, beside, switcher), ...missing(story), body, said);
   scrollTo(0, 0);
   if (comparing) showComparison(body, story, sides, place, context);
   else tell(body, story, context);
@@ -95,7 +95,7 @@ function heading(place, image, beside, switcher) {
 
 function missing(story) {
   const lines = [...story.missing, ...story.failures.map((f) => `${f.stage} could not use it: ${f.reason}, ${f.message}`)];
-  return lines.length ? el("ul", { class: "missing" }, lines.map((line) => el("li", {}, line))) : null;
+  return lines.length ? [el("ul", { class: "missing" }, lines.map((line) => el("li", {}, line)))] : [];
 }
 
 function tell(body, story, context) {
