@@ -1,0 +1,160 @@
+"""Examples for thresholds: what a merge would decide about, and what each decision would be worth by truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_engine.overlap import Floats
+from specialists.merge_boxes import match_things, strength, things_by_granularity
+from specialists.merge_matching import mean_box
+from specialists.merge_phrases import links_of, match_links
+from specialists.merge_rows import Page, Row, boxes_of
+from specialists.merge_settings import MergeSettings, key_of
+from specialists.merge_texts import Told, best_text, told_share
+from specialists.merge_truth import Worth, best_truths, things_of, worth_of
+
+_NONE = -1
+
+
+@dataclass(slots=True, eq=False)
+class Examples:
+    """Of statements of one key. Truths are numbered over all images; -1 is none.
+
+    `fixed`: the truths of statements that no threshold decides about. `added`: score and truth of what only
+    the student says. `kept`: both likelihoods, truth, and the truth of what the student says instead (-1 for
+    none of it right, -2 for nothing said). `renamed`: likelihood of the name, truth under the original's name
+    and under the student's. `moved`: likelihood of the place, IoU with truth of the mean and of the student's box.
+    """
+
+    truths: int = 0
+    fixed: list[int] = field(default_factory=list)
+    added: list[tuple[float, int]] = field(default_factory=list)
+    kept: list[tuple[float, float, int, int]] = field(default_factory=list)
+    renamed: list[tuple[float, int, int]] = field(default_factory=list)
+    moved: list[tuple[float, float, float]] = field(default_factory=list)
+
+
+def region_examples(
+    page: Page, truth: Sequence[Row], settings: MergeSettings, found: dict[str, Examples]
+) -> None:
+    """Add those of one image's regions, by key."""
+    true = things_of(truth)
+    for things in things_by_granularity(page.rows):
+        key = key_of("region", things[0].granularity)
+        about = _About("region", true.get(key, []), settings, found.setdefault(key, Examples()))
+        parts = match_things(things, settings)
+        about.fixed([h for h, _ in parts.human])
+        about.fixed([s for s, _ in parts.joined])
+        about.fixed([s for _, students in parts.parted for s in students])
+        about.agreed([(s, s.text or "", originals) for s, originals in parts.agreed])
+        about.renamed(parts.renamed)
+        about.kept(parts.originals, [None] * len(parts.originals))
+        about.added(parts.students)
+        about.examples.truths += len(about.truth)
+
+
+def link_examples(
+    page: Page,
+    told: Sequence[Told],
+    truth: Sequence[Row],
+    settings: MergeSettings,
+    found: dict[str, Examples],
+) -> None:
+    """Add those of the phrases of one image's merged texts. An original that is doubted gives way to the student's
+    box of its phrase, where it has one."""
+    about = _About(
+        "phrase", things_of(truth).get("phrase", []), settings, found.setdefault("phrase", Examples())
+    )
+    for text in told:
+        for links in links_of(page, text):
+            parts = match_links(links, settings)
+            words = links.words or ""
+            about.fixed([h for h, _ in parts.human])
+            about.agreed([(s, words, originals) for s, originals in parts.agreed])
+            rival = max(parts.students, key=lambda s: s.score or 0.0, default=None)
+            about.kept(parts.originals, [rival] * len(parts.originals))
+            if not parts.originals and not links.humans:
+                about.added(parts.students)
+    about.examples.truths += len(about.truth)
+
+
+def text_examples(
+    page: Page,
+    truth: Sequence[Row],
+    worth: Worth,
+    settings: MergeSettings,
+    found: dict[str, list[tuple[float, ...]]],
+) -> None:
+    """Add, by key, the share that the student gives each original's text, what it is worth, and what the student's."""
+    true = things_of(truth)
+    told = [row.text or "" for row in truth if row.kind == "region" and row.granularity == "brief"]
+    groups: dict[str, list[Row]] = {}
+    for row in page.rows:
+        if row.is_text and row.granularity != "class":
+            groups.setdefault(key_of(row.kind, row.granularity), []).append(row)
+    for key, rows in groups.items():
+        texts = [row.text or "" for row in true.get(key, [])]
+        best = best_text([row for row in rows if row.role == "student"])
+        if not texts or best is None:
+            continue
+        valued = worth_of(key, worth)
+        theirs = valued(best.text or "", texts, told)
+        for row in rows:
+            share = told_share(row, best) if row.role == "original" else math.nan
+            # Where the scorer holds to the original, no likelihood replaces it.
+            held = row.likelihood.scored - best.likelihood.scored > settings.scorer_margin
+            if not math.isnan(share) and not held:
+                found.setdefault(key, []).append((share, valued(row.text or "", texts, told), theirs))
+
+
+@dataclass(slots=True, eq=False)
+class _About:
+    """One image's statements of one key, and the truths that they may be right about."""
+
+    kind: str
+    truth: Sequence[Row]
+    settings: MergeSettings
+    examples: Examples
+
+    def fixed(self, rows: Sequence[Row]) -> None:
+        self.examples.fixed += self._numbers([row.text or "" for row in rows], boxes_of(rows))[0].tolist()
+
+    def agreed(self, pairs: Sequence[tuple[Row, str, list[Row]]]) -> None:
+        for student, words, originals in pairs:
+            members = [*originals, student]
+            mean = mean_box(boxes_of(members), [strength(row, self.settings) for row in members])
+            numbers, shares = self._numbers([words, words], np.array([mean, student.box], np.float64))
+            self.examples.fixed.append(int(numbers[0]))
+            located = max((o.likelihood.located for o in originals), default=math.nan)
+            if len(originals) == 1 and not math.isnan(located) and numbers[0] >= 0:
+                self.examples.moved.append((located, float(shares[0]), float(shares[1])))
+
+    def renamed(self, pairs: Sequence[tuple[Row, list[Row]]]) -> None:
+        for student, originals in pairs:
+            (theirs,), _ = self._numbers([student.text or ""], boxes_of([student]))
+            ours, _ = self._numbers([o.text or "" for o in originals], boxes_of(originals))
+            for original, number in zip(originals, ours.tolist(), strict=True):
+                self.examples.renamed.append((original.likelihood.named, number, int(theirs)))
+
+    def kept(self, rows: Sequence[Row], rivals: Sequence[Row | None]) -> None:
+        numbers, _ = self._numbers([row.text or "" for row in rows], boxes_of(rows))
+        for row, rival, number in zip(rows, rivals, numbers.tolist(), strict=True):
+            instead = -2
+            if rival is not None:
+                instead = int(self._numbers([rival.text or ""], boxes_of([rival]))[0][0])
+            self.examples.kept.append((row.likelihood.named, row.likelihood.located, number, instead))
+
+    def added(self, rows: Sequence[Row]) -> None:
+        numbers, _ = self._numbers([row.text or "" for row in rows], boxes_of(rows))
+        for row, number in zip(rows, numbers.tolist(), strict=True):
+            self.examples.added.append((self.settings.unscored if row.score is None else row.score, number))
+
+    def _numbers(self, texts: Sequence[str], boxes: Floats) -> tuple[NDArray[np.int64], Floats]:
+        best, shares = best_truths(self.kind, texts, boxes, self.truth, self.settings.names)
+        # `truths` counts the images before this one.
+        return np.where(best == _NONE, _NONE, best + self.examples.truths), shares

@@ -1,0 +1,109 @@
+"""From examples of one kind of statement to the thresholds that make most of them right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from specialists.merge_examples import Examples
+from specialists.merge_settings import ADD_ABOVE, DEFAULTS, DOUBT_LOCATED, DOUBT_NAMED, MOVE, RENAME
+from specialists.merge_sweep import first_claims, sweep
+
+
+def switched(rows: np.ndarray, default: float) -> float:
+    """Where the mean is best of what rows (value, worth above the threshold, worth below it) are worth."""
+    ones = np.ones(len(rows))
+    above, below = (np.column_stack([ones, rows[:, i]]) for i in (1, 2))
+    return sweep(rows[:, 0], above, below, (0.0, 0.0), float(len(rows)), default)[0]
+
+
+def thresholds_of(found: Examples, least: int) -> tuple[dict[str, float], dict[str, int]]:
+    """Thresholds of one key, and how many examples each was found from."""
+    values: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    moved = np.array(found.moved, np.float64).reshape(-1, 3)
+    if len(moved) >= least:
+        values[MOVE], counts[MOVE] = switched(moved, DEFAULTS[MOVE]), len(moved)
+    fixed = np.array(found.fixed, np.int64)
+    taken = np.unique(fixed[fixed >= 0])
+    base = (float(len(fixed)), float(len(taken)))
+
+    renamed = np.array(found.renamed, np.float64).reshape(-1, 3)
+    known = ~np.isnan(renamed[:, 0])
+    right = (renamed[:, 1:] >= 0) & ~np.isin(renamed[:, 1:], taken)
+    if known.sum() >= least:
+        ones = np.ones(int(known.sum()))
+        above, below = (np.column_stack([ones, right[known, i]]) for i in (0, 1))
+        values[RENAME], _ = sweep(renamed[known, 0], above, below, base, found.truths, DEFAULTS[RENAME])
+        counts[RENAME] = int(known.sum())
+    to_student = renamed[:, 0] < values.get(RENAME, DEFAULTS[RENAME])
+    base = (base[0] + len(renamed), base[1] + float(np.where(to_student, right[:, 1], right[:, 0]).sum()))
+    taken = np.union1d(taken, np.where(to_student, renamed[:, 2], renamed[:, 1]))
+
+    kept = _Kept(np.array(found.kept, np.float64).reshape(-1, 4), taken)
+    added = np.array(found.added, np.float64).reshape(-1, 2)
+    claims = first_claims(
+        added[:, 0], np.where(np.isin(added[:, 1], taken), -1, added[:, 1]).astype(np.int64)
+    )
+    additions = np.column_stack([np.ones(len(added)), claims])
+    # One after the other, as long as it helps: each depends on what the others let through.
+    current = {name: DEFAULTS[name] for name in (DOUBT_NAMED, DOUBT_LOCATED, ADD_ABOVE)}
+    best = -1.0
+    for _ in range(10):
+        f1 = best
+        for name, column in ((DOUBT_NAMED, 0), (DOUBT_LOCATED, 1)):
+            if kept.known(column) >= least:
+                plus = additions[added[:, 0] >= current[ADD_ABOVE]].sum(axis=0)
+                rest = (base[0] + plus[0], base[1] + plus[1])
+                current[name], f1 = kept.swept(column, current, rest, found.truths, DEFAULTS[name])
+                counts[name] = kept.known(column)
+        if len(added) >= least:
+            plus = kept.total(current)
+            rest = (base[0] + plus[0], base[1] + plus[1])
+            nothing = np.zeros_like(additions)
+            current[ADD_ABOVE], f1 = sweep(
+                added[:, 0], additions, nothing, rest, found.truths, DEFAULTS[ADD_ABOVE]
+            )
+            counts[ADD_ABOVE] = len(added)
+        if f1 <= best + 1e-12:
+            break
+        best = f1
+    values.update({name: value for name, value in current.items() if name in counts})
+    return values, counts
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """Originals that nothing confirms: rows of (named, located, truth, truth of what the student says instead)."""
+
+    rows: np.ndarray
+    taken: np.ndarray
+
+    def known(self, column: int) -> int:
+        return int((~np.isnan(self.rows[:, column])).sum())
+
+    def worth(self, kept: np.ndarray) -> np.ndarray:
+        """(n, 2): statements that come of each, and how many of them are right."""
+        truth = np.where(kept, self.rows[:, 2], self.rows[:, 3])
+        said = np.where(kept, 1.0, (self.rows[:, 3] > -2).astype(np.float64))
+        right = (truth >= 0) & ~np.isin(truth, self.taken)
+        return np.column_stack([said, right.astype(np.float64)])
+
+    def total(self, current: dict[str, float]) -> np.ndarray:
+        return np.asarray(self.worth(self._passes(0, current) & self._passes(1, current)).sum(axis=0))
+
+    def swept(
+        self, column: int, current: dict[str, float], rest: tuple[float, float], truths: int, default: float
+    ) -> tuple[float, float]:
+        """The best threshold of one likelihood, while the other's stands."""
+        known = ~np.isnan(self.rows[:, column])
+        other = self._passes(1 - column, current)
+        above, below = self.worth(other), self.worth(np.zeros(len(self.rows), bool))
+        plus = above[~known].sum(axis=0)
+        fixed = (rest[0] + float(plus[0]), rest[1] + float(plus[1]))
+        return sweep(self.rows[known, column], above[known], below[known], fixed, truths, default)
+
+    def _passes(self, column: int, current: dict[str, float]) -> np.ndarray:
+        threshold = current[(DOUBT_NAMED, DOUBT_LOCATED)[column]]
+        return np.asarray(~(self.rows[:, column] < threshold))
