@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import IO, Any
 
 import pyarrow as pa
@@ -65,24 +66,30 @@ def read_provenances(store: Store, names: Sequence[str], threads: int = 16) -> l
 
 
 def read_table(store: Store, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    try:
-        with store.open(name) as file:
-            return pq.read_table(file, columns=columns)
-    except pa.ArrowInvalid as error:
-        raise DatasetError(
-            f"the shard {store.path(name)} is damaged: {error}",
-            "delete that file and run the stage again: only it is made anew",
-        ) from error
+    hint = "delete that file and run the stage again: only it is made anew"
+    with _damage_told(store, name, hint), store.open(name) as file:
+        return pq.read_table(file, columns=columns)
 
 
 def iter_batches(
     store: Store, name: str, rows: int, columns: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
     """A shard in pieces of at most `rows`, so that embedded images never all lie in memory."""
+    hint = "restore it from the source, or ingest again"
+    with _damage_told(store, name, hint), store.open(name) as file:
+        yield from pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=rows, columns=columns)
+
+
+@contextmanager
+def _damage_told(store: Store, name: str, hint: str) -> Iterator[None]:
     try:
-        with store.open(name) as file:
-            yield from pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=rows, columns=columns)
-    except pa.ArrowInvalid as error:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        # Bytes that do not decompress are an OSError of Arrow's without a number; a disk's own has one. Of an
+        # object store's nothing is known, and a shard must not be deleted for a broken connection.
+        if isinstance(error, OSError) and (error.errno is not None or not store.local):
+            with storage_errors(store.path(name)):
+                raise
         raise DatasetError(
-            f"the shard {store.path(name)} is damaged: {error}", "restore it from the source, or ingest again"
+            f"the shard {store.path(name)} is damaged: {' '.join(str(error).split())}", hint
         ) from error

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_engine.errors import SpecialistError
+from data_engine.errors import FdeError, SpecialistError
 from data_engine.recipe import FilterPart, Where
 from data_engine.schema import ANNOTATIONS, VERDICTS
 from data_engine.specialist import Filter
@@ -113,12 +114,15 @@ class Judge:
         state.dropped[out] = number
         measure = getattr(made, "values", None)
         if measure is not None:
-            state.values[out] = _plain(measure(seen)).to_numpy(zero_copy_only=False)[~keep]
+            with _failures_of(name):
+                values = _plain(measure(seen)).to_numpy(zero_copy_only=False)
+            state.values[out] = values[~keep]
         if getattr(made, "whole_image", False):
             _drop_images(number, annotations, out, state)
 
     def _keep(self, name: str, rows: pa.Table) -> np.ndarray:
-        kept = self.filters[name](rows)
+        with _failures_of(name):
+            kept = self.filters[name](rows)
         if isinstance(kept, pa.ChunkedArray):
             kept = _plain(kept)
         if not isinstance(kept, pa.BooleanArray) or len(kept) != rows.num_rows:
@@ -149,6 +153,20 @@ class _State:
         # Not a view of the table: what later filters measure is written into it.
         values = np.array(before["value"].to_numpy(zero_copy_only=False), np.float32)
         self.values = np.where(self.dropped >= 0, values, np.float32(np.nan))
+
+
+@contextmanager
+def _failures_of(name: str) -> Iterator[None]:
+    """What a filter raises, as one line that names it: all shards would fail alike."""
+    try:
+        yield
+    except FdeError:
+        raise
+    except Exception as error:
+        raise SpecialistError(
+            f"filters.{name} raised {' '.join(f'{type(error).__name__}: {error}'.split())[:500]}",
+            "mend the filter or its args; shards that were judged before are kept",
+        ) from error
 
 
 def _plain(column: pa.ChunkedArray | pa.Array) -> pa.Array:

@@ -8,6 +8,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 from data_engine import __version__
@@ -15,9 +16,10 @@ from data_engine.dataset import Dataset
 from data_engine.errors import FdeError, IncompleteError
 from data_engine.recipe import Recipe
 from data_engine.runner.inline import run_inline
-from data_engine.runner.plan import Plan, make_plan
+from data_engine.runner.plan import Plan, Stage, make_plan
 from data_engine.runner.pool import run_on_ray
 from data_engine.runner.progress import Reporter, StageProgress
+from data_engine.runner.work import Worker
 from data_engine.students import with_students
 
 Runner = Literal["auto", "inline", "ray"]
@@ -62,14 +64,18 @@ def annotate(
         todo = sum(s.total - s.images for s in stages.values())
         wide = address or os.environ.get("RAY_ADDRESS") or todo > _INLINE_IMAGES
         runner = "ray" if wide and plan.units else "inline"
+
+    def hire(stage: Stage) -> partial[Worker]:
+        return partial(Worker, dataset.url, stage.name, stage.part, stage.fingerprint, recipe.folder)
+
     started, clock = datetime.now(UTC), time.monotonic()
     status = "failed"
     try:
         with reporter.shown(stages):
             if runner == "inline":
-                run_inline(plan, recipe, dataset, reporter)
+                run_inline(plan, reporter, hire)
             elif plan.units:
-                run_on_ray(plan, recipe, dataset, reporter, address)
+                run_on_ray(plan, dataset, reporter, address, hire)
         status = "incomplete" if any(s.units_failed for s in stages.values()) else "done"
     except KeyboardInterrupt:
         status = "interrupted"

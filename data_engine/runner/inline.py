@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import time
 
-from data_engine.dataset import Dataset
 from data_engine.errors import DatasetError
-from data_engine.recipe import Recipe
-from data_engine.runner.plan import Plan
+from data_engine.runner.plan import Hire, Plan
 from data_engine.runner.progress import Reporter
-from data_engine.runner.work import Worker
 
 
-def run_inline(plan: Plan, recipe: Recipe, dataset: Dataset, reporter: Reporter) -> None:
+def run_inline(plan: Plan, reporter: Reporter, hire: Hire) -> None:
     """Do every unit of the plan. What a specialist cannot survive ends this process too: use Ray for that."""
     failed: set[tuple[str, str]] = set()
     for stage in plan.stages.values():
         progress = reporter.stages[stage.name]
         if not stage.todo:
             continue
-        worker = Worker(dataset.url, stage.name, stage.part, stage.fingerprint, recipe.folder)
+        worker = hire(stage)()
         worker.load()
         progress.started = time.monotonic()
         for shard in stage.todo:

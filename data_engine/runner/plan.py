@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from data_engine.dataset import Dataset
 from data_engine.errors import RecipeError
@@ -21,7 +24,10 @@ class Unit:
 
 @dataclass
 class Stage:
-    """One specialist's share of a run. `needs` are the specialists of this plan that it waits for."""
+    """One specialist's share of a run. `needs` are the specialists of this plan that it waits for.
+
+    `label` is what errors call it where it is no specialist.
+    """
 
     name: str
     part: SpecialistPart
@@ -30,6 +36,16 @@ class Stage:
     current: int
     stale: int
     needs: list[str] = field(default_factory=list)
+    label: str = ""
+
+    @property
+    def called(self) -> str:
+        return self.label or f"specialists.{self.name}"
+
+
+Hire = Callable[[Stage], "partial[Any]"]
+"""Gives what makes a worker of a stage: an object with `load` and `run`, as data_engine.runner.work.Worker has
+them, that is cheap to make and travels to other processes."""
 
 
 @dataclass

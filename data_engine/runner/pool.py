@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 from data_engine.dataset import Dataset
 from data_engine.errors import DatasetError, FdeError, SpecialistError
-from data_engine.recipe import Recipe, SpecialistPart
+from data_engine.recipe import SpecialistPart
 from data_engine.runner.cluster import connect
-from data_engine.runner.plan import Plan, Stage, Unit
+from data_engine.runner.plan import Hire, Plan, Stage, Unit
 from data_engine.runner.progress import Reporter
-from data_engine.runner.work import Beat, Careful, Done, Worker
+from data_engine.runner.work import Beat, Careful, Done
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -75,14 +75,13 @@ class _Actor:
 class RayRun:
     """One run of a plan. `execute` returns when every unit is done or has failed for good."""
 
-    def __init__(
-        self, ray: ModuleType, plan: Plan, recipe: Recipe, dataset: Dataset, reporter: Reporter
-    ) -> None:
+    def __init__(self, ray: ModuleType, plan: Plan, dataset: Dataset, reporter: Reporter, hire: Hire) -> None:
         self.ray = ray
         self.plan = plan
-        self.recipe = recipe
         self.dataset = dataset
         self.reporter = reporter
+        self.hire = hire
+        self.arguments: dict[str, list[Any]] = {}
         self.ready: dict[str, deque[str]] = {name: deque() for name in plan.stages}
         self.waiting: dict[str, dict[str, set[str]]] = {name: {} for name in plan.stages}
         self.left = {name: len(stage.todo) for name, stage in plan.stages.items()}
@@ -157,22 +156,24 @@ class RayRun:
             node.get("CPU", 0) >= stage.part.cpus and node.get("GPU", 0) >= stage.part.gpus for node in nodes
         ):
             raise SpecialistError(
-                f"specialists.{stage.name} asks for {stage.part.cpus:g} CPUs and {stage.part.gpus:g} GPUs per actor, "
+                f"{stage.called} asks for {stage.part.cpus:g} CPUs and {stage.part.gpus:g} GPUs per actor, "
                 "which no node of the cluster has",
                 "lower `cpus` or `gpus` in the recipe, or use another cluster",
             )
 
     def _start(self, stage: Stage) -> None:
-        remote = self.ray.remote(Worker).options(
+        worker = self.hire(stage)
+        # Once for all actors of a stage: what filters found in a whole data set may be large.
+        if stage.name not in self.arguments:
+            self.arguments[stage.name] = [self.ray.put(value) for value in worker.args]
+        remote = self.ray.remote(worker.func).options(
             num_cpus=stage.part.cpus,
             num_gpus=stage.part.gpus,
             max_restarts=0,
             max_task_retries=0,
             runtime_env={"env_vars": _ENVIRONMENT},
         )
-        handle = remote.remote(
-            self.dataset.url, stage.name, stage.part, stage.fingerprint, self.recipe.folder
-        )
+        handle = remote.remote(*self.arguments[stage.name])
         self.actors.append(_Actor(handle, stage.name, handle.load.remote()))
 
     def _dismiss(self, actor: _Actor) -> None:
@@ -263,7 +264,7 @@ class RayRun:
             self.failed_loads[actor.stage] += 1
             if self.failed_loads[actor.stage] >= _LOADS_TRIED:
                 raise SpecialistError(
-                    f"specialists.{actor.stage} died {_LOADS_TRIED} times while loading: {message}",
+                    f"{self.plan.stages[actor.stage].called} died {_LOADS_TRIED} times while loading: {message}",
                     "it may need more memory than the node has: lower `actors`, or use a larger node",
                 )
             return
@@ -300,7 +301,7 @@ class RayRun:
             raise cause
         if actor.loading is not None:
             raise SpecialistError(
-                f"specialists.{actor.stage} cannot be loaded: {' '.join(str(cause).split())[:500]}",
+                f"{self.plan.stages[actor.stage].called} cannot be loaded: {' '.join(str(cause).split())[:500]}",
                 "see its args",
             ) from error
         self._uncount(actor)
@@ -341,11 +342,11 @@ def _take(part: SpecialistPart, free: dict[str, float], sign: int = 1) -> None:
     free["GPU"] -= sign * part.gpus
 
 
-def run_on_ray(plan: Plan, recipe: Recipe, dataset: Dataset, reporter: Reporter, address: str | None) -> None:
+def run_on_ray(plan: Plan, dataset: Dataset, reporter: Reporter, address: str | None, hire: Hire) -> None:
     """Do every unit of the plan on a Ray cluster. Raises the error of what stops the whole run."""
     ray, ours = connect(address)
     try:
-        RayRun(ray, plan, recipe, dataset, reporter).execute()
+        RayRun(ray, plan, dataset, reporter, hire).execute()
     finally:
         if ours:
             ray.shutdown()

@@ -6,8 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -37,6 +37,7 @@ class StageProgress:
     ended: float | None = None
     skipped_images: int = 0
     said: bool = False
+    results: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -63,6 +64,8 @@ class StageProgress:
             case Done():
                 self.units_done += 1
                 self.annotations += event.annotations
+                if event.result is not None:
+                    self.results.append(event.result)
 
     def skip(self, units: int, images: int) -> None:
         self.units_skipped += units
