@@ -22,8 +22,8 @@ class ImageEmbedding:
     The text is base64 of one signed byte a number (data_engine.embedding_codes says why and how near): the
     image feature of length one, scaled. Its rows are for filters and queries; nobody can read them.
 
-    `model`, `pretrained`, `device`, `dtype`, `max_batch`: the CLIP, as ClipModel takes it. SemDeDup used
-    OpenAI's ViT-B/16 of CLIP. Raises RecipeError, ModelLoadError or MissingPackageError.
+    `model`, `pretrained`, `device`, `dtype`, `max_batch`: the CLIP, as ClipModel takes it.
+    Raises RecipeError, ModelLoadError or MissingPackageError.
     """
 
     def __init__(

@@ -82,7 +82,7 @@ def test_many_blocks_and_many_copies_of_one_thing():
 @given(few_codes)
 @settings(max_examples=25)
 def test_in_lists_none_falls_but_to_one_before_it_that_stays(codes):
-    assume(len(codes) >= 2)  # as many as lists
+    assume(len(codes) >= 3)  # as many as lists
     found = near_earlier(codes, 0.9, exact=0)
     cosines = cosines_of(codes)
     for i in np.flatnonzero(~np.isnan(found)).tolist():
