@@ -100,3 +100,53 @@ def test_a_long_text_among_the_arguments_is_no_path():
 
     prompt = "Describe the image in detail. " * 40
     assert _by_content({"prompt": prompt, "few": [prompt, 3]}, {}) == {"prompt": prompt, "few": [prompt, 3]}
+
+
+REFINED = (
+    GOOD
+    + """
+refine:
+  learn: [numbers]
+  student: {use: "tests.toy_refinement:ToyTrainer", args: {share: [1]}}
+  relabel: {use: "tests.toy_refinement:ToyStudent"}
+  merge: {use: "tests.toy_refinement:ToyMerge", args: {prefer: student}}
+  filters:
+    small: {use: "filters.score:MinimumScore", args: {minimum: 0.5}, where: {source: merged}}
+"""
+)
+
+
+def test_what_a_round_fills_in_need_not_be_written():
+    refine = read(REFINED).refine
+    assert refine is not None and refine.rounds == 1 and refine.truth is None
+    assert "model" not in refine.relabel.args and "originals" not in refine.merge.args
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("learn:", "lern:"), "unknown key 'refine.lern' - did you mean 'learn'"),
+        (("relabel:", "relable:"), "did you mean 'relabel'"),
+        (
+            ("args: {share: [1]}", "argz: {share: [1]}"),
+            "unknown key 'refine.student.argz' - did you mean 'args'",
+        ),
+        (("share: [1]", "shares: [1]"), "takes no argument 'shares' - did you mean 'share'"),
+        (("args: {share: [1]}", "args: {}"), "needs the argument 'share'"),
+        ((":ToyMerge", ":ToyMrge"), "has no 'ToyMrge' - did you mean 'ToyMerge'"),
+        (("prefer: student", "prefers: student"), "takes no argument 'prefers' - did you mean 'prefer'"),
+        (("learn: [numbers]", "learn: [number]"), "refine.learn: 'number' is no specialist"),
+        (("learn: [numbers]", "learn: []"), "refine.learn"),
+        (("learn: [numbers]", "learn: [numbers]\n  truth: numbers"), "so it cannot also judge"),
+        (("learn: [numbers]", "learn: [numbers]\n  truth: trueth"), "did you mean 'truth'"),
+        (("learn: [numbers]", "learn: [numbers]\n  held_out: 1.5"), "refine.held_out"),
+        (("learn: [numbers]", "learn: [numbers]\n  accept: {confidense: 0.9}"), "did you mean 'confidence'"),
+        (("where: {source: merged}", "where: {sources: merged}"), "did you mean 'source'"),
+        (("  echo:", "  merged-1:"), "refinement gives this name to its own round"),
+    ],
+)
+def test_a_mistake_in_the_section_on_refinement_is_named_too(change, message):
+    assert change[0] in REFINED
+    with pytest.raises(RecipeError) as caught:
+        read(REFINED.replace(*change))
+    assert message in str(caught.value) and "\n" not in str(caught.value) and caught.value.hint
