@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from data_engine.dataset import Dataset
+from data_engine.errors import DatasetError
 from data_engine.ingest.run import ingest
 from data_engine.quality.captions import caption_quality
 from data_engine.quality.detection import average_precision
 from data_engine.query import sql
-from data_engine.recipe import Recipe, read_recipe
+from data_engine.recipe import Recipe, SpecialistPart, read_recipe
 from data_engine.runner.progress import Reporter
 from data_engine.scenes.attributes import Reader
 from data_engine.scenes.write import make_scenes
 from pipelines.annotate import annotate
+from specialists.merge_calibration import calibrate
+from specialists.merge_rows import REASONS
+from specialists.said import DESCRIPTIONS
 
 # pycocotools.mask.decode, written before NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
@@ -59,60 +61,112 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder: Path = tmp_path_factory.mktemp("merge")
-    make_scenes(folder / "scenes", 120, seed=77, size=(160, 120))
+    make_scenes(folder / "scenes", 100, seed=77, size=(160, 120))
     ingest(str(folder / "scenes"), str(folder / "ds"), shard_size=40)
     dataset = Dataset.open(str(folder / "ds"))
     annotate(dataset, recipe(), runner="inline", reporter=Reporter(terminal=False))
     return dataset
 
 
-def found(dataset: Dataset, query: str) -> Counter[Any]:
-    return Counter(tuple(row.values()) for row in sql(dataset, query).to_pylist())
-
-
 def f1_of_links(dataset: Dataset, source: str) -> float:
-    """Of phrases with their boxes: those that truth has, word for word and at IoU 0.5."""
-    right, said, true = (
-        sql(
-            dataset,
-            f"""WITH p AS (SELECT * FROM triplets WHERE mask IS NULL OR true)
-        SELECT count(DISTINCT p.annotation_id) AS right,
-            (SELECT count(DISTINCT annotation_id) FROM p WHERE source = '{source}') AS said,
-            (SELECT count(DISTINCT annotation_id) FROM p WHERE source = 'truth') AS true
-        FROM p JOIN p t ON t.image_id = p.image_id AND t.granularity = p.granularity AND t.phrase = p.phrase
-        WHERE p.source = '{source}' AND t.source = 'truth' AND box_iou(p.box, t.box) >= 0.5""",
-        )
-        .to_pylist()[0]
-        .values()
-    )
-    return 2 * right / (said + true)
+    """Of phrases with their boxes: those that truth has in a text of that granularity, word for word, at IoU 0.5."""
+    query = f"""
+        WITH p AS (SELECT DISTINCT annotation_id, image_id, granularity, phrase, box, source FROM triplets)
+        SELECT
+            (SELECT count(DISTINCT p.annotation_id) FROM p JOIN p t USING (image_id, granularity, phrase)
+                WHERE p.source = '{source}' AND t.source = 'truth' AND box_iou(p.box, t.box) >= 0.5) AS right,
+            count(*) FILTER (source = '{source}') AS said, count(*) FILTER (source = 'truth') AS true
+        FROM p"""
+    row = sql(dataset, query).to_pylist()[0]
+    return 2 * row["right"] / (row["said"] + row["true"])
 
 
 def true_texts(dataset: Dataset, source: str) -> float:
-    """The share of captions that are truth's."""
-    reader = Reader()
-    return float(np.mean([
-        caption_quality(dataset, source, "truth", reader.judge, granularity=g).true
-        for g in ("brief", "detailed", "more_detailed")
-    ]))  # fmt: skip
+    """The mean share of captions of which all is true."""
+    judge = Reader().judge
+    shares = [caption_quality(dataset, source, "truth", judge, granularity=g).true for g in DESCRIPTIONS]
+    return sum(shares) / len(shares)
+
+
+def figures(dataset: Dataset, source: str) -> tuple[float, float, float]:
+    boxes = average_precision(dataset, source, "truth", threshold=0).f1
+    return boxes, f1_of_links(dataset, source), true_texts(dataset, source)
 
 
 def test_merged_statements_are_nearer_to_truth_than_the_originals(dataset):
-    sources = ("noisy", "student", "merged")
-    boxes = {s: average_precision(dataset, s, "truth", threshold=0).f1 for s in sources}
-    links = {s: f1_of_links(dataset, s) for s in sources}
-    texts = {s: true_texts(dataset, s) for s in sources}
-    print(boxes, links, texts)
-    for figures in (boxes, links, texts):
-        assert figures["merged"] > figures["noisy"]
-    assert boxes["merged"] > boxes["student"]
+    assert sql(dataset, "SELECT * FROM failures").num_rows == 0
+    noisy, student, merged = (np.array(figures(dataset, s)) for s in ("noisy", "student", "merged"))
+    assert (merged > noisy).all()
+    # Boxes and links of both together are better than those of either.
+    assert (merged[:2] > student[:2]).all()
+
+
+def test_thresholds_from_held_out_truth_are_worth_no_less_than_the_defaults(dataset):
+    found = calibrate(
+        dataset,
+        "truth",
+        ["noisy"],
+        "student",
+        "doubt",
+        held_out=0.5,
+        judge="data_engine.scenes.attributes:Reader",
+    )
+    by_key = {row.key: row for row in found.measured}
+    for key in ("region/phrase", "phrase", "text/brief", "text/detailed", "text/more_detailed"):
+        assert by_key[key].originals < by_key[key].merged and by_key[key].defaults <= by_key[key].merged
+        assert by_key[key].truths >= found.images
+    tuned = SpecialistPart(
+        use="specialists.merge:Merge",
+        args={"originals": ["noisy"], "student": "student", "doubt": "doubt", **found.thresholds},
+        needs=["noisy", "student", "doubt"],
+    )
+    parts = {**recipe().specialists, "tuned": tuned}
+    annotate(
+        dataset,
+        recipe().model_copy(update={"specialists": parts}),
+        runner="inline",
+        reporter=Reporter(terminal=False),
+    )
+    noisy, tuned_figures = (np.array(figures(dataset, s)) for s in ("noisy", "tuned"))
+    assert (tuned_figures > noisy).all()
+
+
+def test_without_held_out_images_or_doubt_the_defaults_stand(dataset):
+    assert calibrate(dataset, "truth", ["noisy"], "student", held_out=0).thresholds == {}
+    found = calibrate(dataset, "truth", ["noisy"], "student", held_out=0.5)
+    assert set(found.thresholds) == {"add_above"}
+    with pytest.raises(DatasetError, match="nobody"):
+        calibrate(dataset, "truth", ["nobody"], "student")
 
 
 def test_sql_shows_what_was_changed_and_why(dataset):
-    why = found(dataset, "SELECT change, kind, granularity, is_mask FROM changes WHERE source = 'merged'")
-    print(why)
-    counts = sql(
-        dataset,
-        "SELECT change, kind, count(*) n FROM changes WHERE source = 'merged' GROUP BY ALL ORDER BY ALL",
+    rows = sql(dataset, "SELECT * FROM changes WHERE source = 'merged'").to_pylist()
+    said = sql(
+        dataset, "SELECT annotation_id, source, text FROM annotations WHERE source IN ('noisy', 'student')"
     )
-    print(counts.to_pylist())
+    texts = {row["annotation_id"]: row["text"] for row in said.to_pylist()}
+    noisy = {row["annotation_id"] for row in said.to_pylist() if row["source"] == "noisy"}
+    reasons = {row["change"] for row in rows}
+    assert reasons >= {"agreed", "added", "kept", "renamed", "moved", "chosen", "doubted"} and reasons <= {
+        *REASONS
+    }
+    for row in rows:
+        if row["change"] == "doubted":
+            assert (
+                row["annotation_id"] in noisy
+                and row["statement_source"] == "noisy"
+                and row["members"] is None
+            )
+            noisy.remove(row["annotation_id"])
+        else:
+            assert row["statement_source"] == "merged"
+            assert all(member["text"] == texts[member["annotation_id"]] for member in row["members"])
+            noisy -= {member["annotation_id"] for member in row["members"]}
+    # Every original is in something, or was doubted.
+    assert not noisy
+    (renamed,) = sql(
+        dataset,
+        """SELECT count(*) AS n, count(*) FILTER (list_contains(list_transform(members, lambda m: m.text), text)) AS said
+        FROM changes WHERE change = 'renamed' AND kind = 'region'""",
+    ).to_pylist()
+    assert renamed["n"] == renamed["said"] > 0

@@ -1,0 +1,100 @@
+"""Thresholds of a merge: the sweep against trying everything, and what is found where truth is known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_engine.class_names import ClassNames
+from data_engine.errors import DatasetError
+from specialists.merge_calibration import Calibration, Measured
+from specialists.merge_examples import Examples
+from specialists.merge_settings import ADD_ABOVE, DOUBT_LOCATED, DOUBT_NAMED, MOVE, RENAME
+from specialists.merge_sweep import first_claims, sweep
+from specialists.merge_thresholds import thresholds_of
+from specialists.merge_truth import best_truths, same_words, word_f1
+
+value = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])
+worth = st.tuples(st.integers(0, 1), st.integers(0, 1)).map(lambda w: (max(w), w[1]))
+example = st.tuples(value, worth, worth)
+
+
+@given(
+    st.lists(example, max_size=12), st.tuples(st.integers(0, 9), st.integers(0, 5)), st.integers(0, 9), value
+)
+def test_the_sweep_finds_the_best_of_all_thresholds(examples, fixed, truths, default):
+    values = np.array([v for v, _, _ in examples], float)
+    above = np.array([a for _, a, _ in examples], float).reshape(-1, 2)
+    below = np.array([b for _, _, b in examples], float).reshape(-1, 2)
+
+    def f1(threshold: float) -> float:
+        lies_above = values >= threshold
+        said, right = above[lies_above].sum(axis=0) + below[~lies_above].sum(axis=0) + fixed
+        return 2 * right / (said + truths) if said + truths else 0.0
+
+    threshold, found = sweep(values, above, below, fixed, truths, default)
+    best = max(f1(t) for t in [*np.linspace(0, 1, 101), 2.0])
+    assert found == pytest.approx(best) and f1(threshold) == pytest.approx(best)
+    if f1(default) == pytest.approx(best):
+        assert threshold == default
+
+
+def test_of_several_statements_about_one_truth_the_surest_is_right():
+    claims = first_claims(np.array([0.2, 0.9, 0.5, 0.7]), np.array([3, 3, -1, 1]))
+    assert claims.tolist() == [0, 1, 0, 1]
+
+
+def test_with_few_examples_thresholds_are_the_defaults():
+    few = Examples(truths=5, added=[(0.2, 0), (0.3, 1)], kept=[(0.5, 0.5, 2, -2)], renamed=[(0.9, 3, -1)])
+    assert thresholds_of(few, least=3) == ({}, {})
+    values, counts = thresholds_of(few, least=1)
+    assert values[ADD_ABOVE] < 0.2 and values[RENAME] == 0.5 and counts[ADD_ABOVE] == 2
+    assert values[DOUBT_NAMED] == values[DOUBT_LOCATED] == 0.1
+    assert MOVE not in values
+
+
+def test_each_threshold_parts_right_from_wrong():
+    found = Examples(truths=40, fixed=[0, 1])
+    found.added = [(0.8 + i / 1000, i) for i in range(2, 12)] + [(0.6 + i / 1000, -1) for i in range(10)]
+    found.kept = [(0.9, 0.7, i, -2) for i in range(12, 22)] + [(0.9, 0.3, -1, -2)] * 10
+    found.kept += [(0.3, 0.9, -1, -2)] * 10 + [(float("nan"), float("nan"), 22, -2)] * 3
+    found.renamed = [(0.2, 23, -1)] * 10 + [(0.1, -1, 24)] * 10
+    found.moved = [(0.4, 0.6, 0.9)] * 10 + [(0.6, 0.9, 0.7)] * 10
+    values, counts = thresholds_of(found, least=10)
+    assert 0.609 < values[ADD_ABOVE] <= 0.802
+    assert 0.3 < values[DOUBT_NAMED] <= 0.9 and 0.3 < values[DOUBT_LOCATED] <= 0.7
+    assert 0.1 < values[RENAME] <= 0.2 and 0.4 < values[MOVE] <= 0.6
+    assert counts == {ADD_ABOVE: 20, DOUBT_NAMED: 30, DOUBT_LOCATED: 30, RENAME: 20, MOVE: 20}
+
+
+def test_a_phrase_is_its_words_without_its_article_or_the_end_of_longer_ones():
+    assert same_words("a red star", "Red star") and same_words("the star", "a red star")
+    assert not same_words("a red star", "a blue star") and not same_words("a cup", "a teacup")
+
+
+def test_a_statement_is_right_about_the_truth_that_it_overlaps_most():
+    numbers, shares = best_truths("region", ["cup"], np.array([[0, 0, 2, 2.0]]), [], ClassNames())
+    assert numbers.tolist() == [-1] and shares.tolist() == [0]
+
+
+def test_texts_are_compared_by_words_and_their_neighbours():
+    assert word_f1("a red star", ["A red star"], []) == 1
+    assert 0 < word_f1("a red star", ["a blue star"], []) < 0.7
+    assert word_f1("", ["x"], []) == word_f1("x", [], []) == 0
+
+
+def test_what_was_found_can_be_written_and_read():
+    found = Calibration(
+        {"add_above": {"phrase": 0.4}},
+        {"add_above": {"phrase": 50}},
+        (Measured("phrase", 0.5, 0.6, 0.7, 90),),
+        12,
+    )
+    assert Calibration.from_json(found.to_json()) == found
+    for text in ("[]", "{", json.dumps({"thresholds": {"add_above": {"phrase": 1}}})):
+        with pytest.raises(DatasetError, match="no thresholds of a merge"):
+            Calibration.from_json(text)
