@@ -18,7 +18,7 @@ from data_engine.dataset import Dataset
 from data_engine.errors import FdeError, ImageError, QueryError, StorageError
 from pipelines.viewer.guard import Guard
 from pipelines.viewer.marks import mark
-from pipelines.viewer.overview import overview
+from pipelines.viewer.overview import overview, suggestions
 from pipelines.viewer.paging import Place, count, page
 from pipelines.viewer.pictures import SIDES, Pictures, mask_png
 from pipelines.viewer.search import Search
@@ -84,6 +84,7 @@ def make_app(dataset: Dataset, host: str, token: str | None, read_only: bool) ->
         Route("/", _file),
         Route("/static/{name}", _file),
         Route("/api/overview", answer(lambda _: overview(tables, read_only))),
+        Route("/api/suggestions", answer(lambda _: suggestions(tables))),
         Route("/api/search", answer(search)),
         Route("/api/count", answer(counted)),
         Route("/api/images/{shard}/{image_id}", answer(told)),

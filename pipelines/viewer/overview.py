@@ -23,13 +23,11 @@ _WORDS = """
 
 
 def overview(tables: Tables, read_only: bool) -> dict[str, Any]:
-    """What the data set is and what a search can choose from.
+    """What the data set is, and which sources and rounds there are.
 
-    Labels, granularities and filters are those of a few shards spread over the data set, the most frequent
-    first: `sampled` says of how many. `missing` says in a line each what is not there yet or unreadable.
+    `missing` says in a line each what is not there yet or unreadable.
     """
     info = tables.dataset.info
-    words, sampled = _words(tables)
     return {
         "dataset": tables.dataset.url,
         "source": info.source,
@@ -38,16 +36,16 @@ def overview(tables: Tables, read_only: bool) -> dict[str, Any]:
         "sources": list(tables.folders("annotations")),
         "kinds": KINDS,
         "rounds": tables.rounds(),
-        "labels": words["label"][:_LABELS],
-        "granularities": words["granularity"],
-        "filters": words["filter"],
-        "sampled": sampled,
         "read_only": read_only,
         "missing": _missing(tables) + tables.aside,
     }
 
 
-def _words(tables: Tables) -> tuple[dict[str, list[str]], int]:
+def suggestions(tables: Tables) -> dict[str, Any]:
+    """Labels, granularities and filters of a few shards spread over the data set, the most frequent first.
+
+    `sampled` says of how many shards.
+    """
     counts: dict[str, dict[str, int]] = {"label": {}, "granularity": {}, "filter": {}}
     shards = tables.shards
     step = max(1, len(shards) // _MOST_SHARDS)
@@ -63,7 +61,13 @@ def _words(tables: Tables) -> tuple[dict[str, list[str]], int]:
         sampled += 1
         if time.monotonic() - started > _SECONDS:
             break
-    return {what: sorted(of, key=lambda word: (-of[word], word)) for what, of in counts.items()}, sampled
+    ordered = {what: sorted(of, key=lambda word: (-of[word], word)) for what, of in counts.items()}
+    return {
+        "labels": ordered["label"][:_LABELS],
+        "granularities": ordered["granularity"],
+        "filters": ordered["filter"],
+        "sampled": sampled,
+    }
 
 
 def _missing(tables: Tables) -> list[str]:
@@ -80,7 +84,7 @@ def _missing(tables: Tables) -> list[str]:
             if lacking and name != REVIEWER:
                 lines.append(f"{what.format(name)}: {lacking:,} of {len(shards):,} shards are not there yet")
             first = f"{table}/{name}/{min(there)}.parquet" if there else ""
-            why = unreadable(tables.dataset, first) if first else None
+            why = unreadable(tables.dataset, first, whole=False) if first else None
             if why is not None:
                 tables.set_aside(first, why)
     return lines

@@ -67,30 +67,27 @@ def page(
     started = time.monotonic()
     start = before or after or Place()
     found: list[dict[str, Any]] = []
-    stopped: Place | None = start
+    stopped: Place | None = start if start.shard < len(tables.shards) else None
     searched = 0
-    for numbers in _batches(len(tables.shards), start.shard, back=before is not None):
+    for numbers in _batches(len(tables.shards), start.shard, before is not None, seconds):
         shards = [tables.shards[n] for n in numbers]
+        wanted = size - len(found)
         # One more than wanted tells whether there is more.
-        found += _images(tables, search, shards, start, before is not None, size + 1 - len(found))
+        more = _images(tables, search, shards, start, before is not None, wanted + 1)
+        _with_examples(tables, search, more[:wanted])
+        found += more[:wanted]
         searched += len(numbers)
-        if len(found) > size:
-            last = found[size - 1]
-            found = found[:size]
-            stopped = Place(tables.shards.index(last["shard"]), last["row"])
+        if len(more) > wanted:
+            last = found[-1]
+            stopped = Place(int(last["shard"]), last["row"])
             break
         end = numbers[-1] - 1 if before is not None else numbers[-1] + 1
         if not 0 <= end < len(tables.shards):
             stopped = None
             break
         stopped = Place(end, 1 << 29) if before is not None else Place(end)
-        if time.monotonic() - started > seconds:
-            break
-    else:
-        stopped = None
     if before is not None:
         found.reverse()
-    _with_examples(tables, search, found)
     return {
         "images": found,
         "next": None if stopped is None else str(stopped),
@@ -106,10 +103,9 @@ def count(tables: Tables, search: Search, start: int = 0, seconds: float = PAGE_
 
     `next` is the shard to go on with, null at the end. The page adds up the answers.
     """
-    begun = time.monotonic()
     statements = images = 0
-    goes_on: int | None = start
-    for numbers in _batches(len(tables.shards), start, back=False):
+    goes_on: int | None = start if start < len(tables.shards) else None
+    for numbers in _batches(len(tables.shards), start, False, seconds):
         shards = [tables.shards[n] for n in numbers]
 
         def build(r: Relations) -> tuple[str, list[Any]]:
@@ -135,27 +131,22 @@ def count(tables: Tables, search: Search, start: int = 0, seconds: float = PAGE_
         ).to_pylist()[0]
         statements, images = statements + row["n"], images + row["m"]
         goes_on = numbers[-1] + 1 if numbers[-1] + 1 < len(tables.shards) else None
-        if time.monotonic() - begun > seconds:
-            break
-    else:
-        goes_on = None
     return {"statements": statements, "images": images, "next": goes_on, "shards": len(tables.shards)}
 
 
-def _batches(shards: int, start: int, back: bool) -> Iterator[list[int]]:
-    """Numbers of shards, one at first, then as many as take about a quarter of a second."""
-    size = 1.0
+def _batches(shards: int, start: int, back: bool, seconds: float) -> Iterator[list[int]]:
+    """Numbers of shards, until the time is over: one at first, then as many as a quarter of a second allows."""
+    size, ends = 1.0, time.monotonic() + seconds
     while 0 <= start < shards:
-        numbers = list(
-            range(start, max(start - int(size), -1), -1)
-            if back
-            else range(start, min(start + int(size), shards))
-        )
+        last = max(start - int(size) + 1, 0) if back else min(start + int(size), shards) - 1
         begun = time.monotonic()
-        yield numbers
-        took = max(time.monotonic() - begun, 1e-3)
-        size = min(max(size * min(_BATCH_SECONDS / took, 4.0), 1.0), _MOST_SHARDS)
-        start = numbers[-1] + (-1 if back else 1)
+        yield list(range(start, last - 1, -1) if back else range(start, last + 1))
+        now = time.monotonic()
+        if now >= ends:
+            return
+        allowed = min(_BATCH_SECONDS, ends - now) / max(now - begun, 1e-3)
+        size = min(max(size * min(allowed, 4.0), 1.0), _MOST_SHARDS)
+        start = last + (-1 if back else 1)
 
 
 def _images(
@@ -179,7 +170,7 @@ def _images(
             )
             values = given + values
         order = " DESC" if back else ""
-        return f"{sql} ORDER BY shard{order}, row{order} LIMIT {int(size)}", values
+        return f"{sql} ORDER BY shard::INT{order}, row{order} LIMIT {int(size)}", values
 
     table = tables.select(
         shards,
@@ -206,11 +197,11 @@ def _with_examples(tables: Tables, search: Search, found: list[dict[str, Any]]) 
         return (
             "SELECT annotation_id, image_id, kind, granularity, left(text, 300) AS text, box, quad, score, "
             "source, kept, dropped_by, count(*) OVER (PARTITION BY image_id) AS matches "
-            f"FROM ({matching}) WHERE image_id IN (SELECT unnest(?)) "
+            f"FROM ({matching}) WHERE image_id IN ({', '.join('?' * len(ids))}) "
             "QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY text IS NULL, "
             "coalesce(granularity, '') IN ('change', 'elements', 'member'), kind <> 'text', "
             f"coalesce(score, 1) DESC, source, annotation_id) <= {EXAMPLES}"
-        ), [*values, ids]
+        ), [*values, *ids]
 
     rows = tables.select(
         shards,

@@ -227,11 +227,12 @@ class Tables:
         return found
 
 
-def unreadable(dataset: Dataset, name: str) -> str | None:
-    """Why a shard cannot be used; None where it can."""
+def unreadable(dataset: Dataset, name: str, whole: bool = True) -> str | None:
+    """Why a shard cannot be used, by its footer alone or by all of it; None where it can."""
     try:
         provenance = read_provenance(dataset.store, name)
-        read_table(dataset.store, name)
+        if whole or provenance is None:
+            read_table(dataset.store, name)
     except (DatasetError, OSError) as error:
         return error.message if isinstance(error, FdeError) else " ".join(str(error).split())
     except FdeError as error:

@@ -11,9 +11,8 @@ function choices(name, labelled, options) {
 }
 
 function field(name, labelled, attributes = {}, list = null) {
-  const id = list ? `list-${name}` : null;
-  const input = el("input", { name, autocomplete: "off", spellcheck: "false", list: id, ...attributes });
-  const options = list ? el("datalist", { id }, list.map((value) => el("option", { value }))) : null;
+  const input = el("input", { name, autocomplete: "off", spellcheck: "false", list, ...attributes });
+  const options = list ? el("datalist", { id: list }) : null;
   return el("label", {}, el("span", {}, labelled), input, options);
 }
 
@@ -31,9 +30,9 @@ export function makeForm(side, overview, submit) {
       },
     },
     field("text", "Words in a text", { type: "search", placeholder: 'red cup, or "a red cup"' }),
-    field("label", "Label, whole", {}, overview.labels),
+    field("label", "Label, whole", {}, "labels"),
     choices("source", "Source", same(overview.sources)),
-    el("div", { class: "pair" }, choices("kind", "Kind", same(overview.kinds)), choices("granularity", "Granularity", same(overview.granularities))),
+    el("div", { class: "pair" }, choices("kind", "Kind", same(overview.kinds)), choices("granularity", "Granularity", [])),
     el(
       "div",
       { class: "pair" },
@@ -46,7 +45,7 @@ export function makeForm(side, overview, submit) {
       choices("kept", "Verdict", [["yes", "kept"], ["no", "dropped"]]),
       choices("mark", "Mark", [["good", "good"], ["bad", "bad"], ["any", "good or bad"]]),
     ),
-    field("dropped_by", "Dropped by the filter", {}, overview.filters),
+    field("dropped_by", "Dropped by the filter", {}, "filters"),
     overview.rounds.length > 1 ? choices("round", "Verdicts of round", same(overview.rounds)) : null,
     field("image", "Image id, or part of a key"),
     el("label", {}, el("span", {}, "SQL condition"), el("textarea", { name: "condition", rows: "3", spellcheck: "false", placeholder: CONDITION })),
@@ -60,10 +59,19 @@ export function makeForm(side, overview, submit) {
   form.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && event.target.matches("textarea") && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
-  const of = overview.sampled < overview.shards ? ` Suggestions come from ${count(overview.sampled, "shard")}.` : "";
-  const details = el("details", {}, el("summary", {}, "Search"), form, of ? el("p", { class: "hint" }, of) : null);
+  const details = el("details", {}, el("summary", {}, "Search"), form, el("p", { class: "hint", id: "sampled" }));
   details.open = matchMedia("(min-width: 900px)").matches;
   side.replaceChildren(details);
+}
+
+// What can be chosen and typed, as far as a few shards tell; it comes after the first page.
+export function suggest(side, found, overview, place) {
+  for (const list of ["labels", "filters"]) {
+    side.querySelector(`#${list}`).replaceChildren(...found[list].map((value) => el("option", { value })));
+  }
+  side.querySelector("[name=granularity]").append(...found.granularities.map((value) => el("option", { value }, value)));
+  if (found.sampled < overview.shards) side.querySelector("#sampled").textContent = `Suggestions come from ${count(found.sampled, "shard")}.`;
+  fillForm(side, place);
 }
 
 export function fillForm(side, place) {

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { count, el } from "./dom.js";
-import { fillForm, makeForm } from "./form.js";
+import { fillForm, makeForm, suggest } from "./form.js";
 import { fillHelp } from "./help.js";
 import { address, go, here } from "./place.js";
 import { showResults } from "./results.js";
@@ -81,6 +81,7 @@ async function start() {
   byId("help-open").addEventListener("click", () => byId("help").showModal());
   makeForm(byId("side"), overview, (search) => go(search));
   await render();
+  suggest(byId("side"), await get("/api/suggestions"), overview, here());
 }
 
 start();
