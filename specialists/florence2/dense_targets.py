@@ -55,3 +55,12 @@ def dense_targets(
     return DenseTargets(
         covered.reshape(1, -1), hot.reshape(1, grid * grid, words), boxes.reshape(1, grid * grid, 4)
     )
+
+
+def joined(parts: Sequence[DenseTargets]) -> DenseTargets:
+    """The targets of several pictures, or batches of them, one after the other."""
+    return DenseTargets(
+        np.concatenate([part.covered for part in parts]),
+        np.concatenate([part.words for part in parts]),
+        np.concatenate([part.boxes for part in parts]),
+    )

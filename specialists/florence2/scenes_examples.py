@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from numpy.typing import NDArray
 
 from data_engine.annotation import Annotation
 from data_engine.scenes.scene import make_scene
 from data_engine.scenes.world import find_world
-from specialists.florence2.dense_targets import DenseTargets, dense_targets
+from specialists.florence2.dense_targets import DenseTargets, dense_targets, joined
 from specialists.florence2.sequences import drawn_examples
+from specialists.florence2.training.batch import Batch
 from specialists.florence2.training.prefetch import prefetched
 
 TASK_WEIGHTS: dict[str, float] = {
@@ -65,18 +65,6 @@ class Drawing:
     grid: int
     words: tuple[str, ...]
     tokenizer: str
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """`pixels` (n, 3, side, side) uint8. `prompts` and `answers` are token ids, each with its start and
-    end, and `images` the picture that each is about."""
-
-    pixels: NDArray[np.uint8]
-    dense: DenseTargets
-    images: list[int]
-    prompts: list[list[int]]
-    answers: list[list[int]]
 
 
 def batches(drawing: Drawing, start: int = 0, workers: int = 1, stride: int = 1) -> Iterator[Batch]:
@@ -134,11 +122,7 @@ class _Painter:
                 answers.append(answer)
         return Batch(
             np.stack(pixels),
-            DenseTargets(
-                np.concatenate([d.covered for d in dense]),
-                np.concatenate([d.words for d in dense]),
-                np.concatenate([d.boxes for d in dense]),
-            ),
+            joined(dense),
             images,
             prompts,
             answers,

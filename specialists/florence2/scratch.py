@@ -163,16 +163,26 @@ def make_processor(tokenizer: Any, dimensions: Dimensions) -> Any:
     )
 
 
-def make_model(tokenizer: Any, dimensions: Dimensions, seed: int = 0) -> Any:
+def make_model(
+    tokenizer: Any,
+    dimensions: Dimensions,
+    seed: int = 0,
+    language_heads: int | None = None,
+    spread: float = _SPREAD,
+    tokens: int = 0,
+) -> Any:
     """A Florence2ForConditionalGeneration with random weights, started so that it learns locations.
 
-    The same arguments give the same weights. Raises RecipeError for dimensions that do not fit together.
+    `language_heads` is the number of the language model's attention heads where they are not as wide as
+    those that see, `spread` the standard deviation of initial weights. The vocabulary has room for `tokens`
+    at least, where the tokenizer has fewer. The same arguments give the same weights. Raises RecipeError for dimensions that do not fit together.
     """
     import torch
     from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
     dimensions.check()
     ids = _ids(tokenizer)
+    language_heads = language_heads or dimensions.width // dimensions.head_width
     heads = [max(1, d // dimensions.head_width) for d in dimensions.embed_dim]
     make_config: Any = Florence2Config
     config = make_config(
@@ -188,27 +198,27 @@ def make_model(tokenizer: Any, dimensions: Dimensions, seed: int = 0) -> Any:
             "window_size": dimensions.window,
             "drop_path_rate": 0.0,
             "projection_dim": dimensions.width,
-            "initializer_range": _SPREAD,
+            "initializer_range": spread,
             "max_position_embeddings": max(50, dimensions.grid),
         },
         text_config={
             "model_type": "bart",
-            "vocab_size": len(tokenizer),
+            "vocab_size": max(len(tokenizer), tokens),
             "d_model": dimensions.width,
             "encoder_layers": dimensions.encoder_layers,
             "decoder_layers": dimensions.decoder_layers,
             "encoder_ffn_dim": dimensions.feed_forward,
             "decoder_ffn_dim": dimensions.feed_forward,
-            "encoder_attention_heads": dimensions.width // dimensions.head_width,
-            "decoder_attention_heads": dimensions.width // dimensions.head_width,
+            "encoder_attention_heads": language_heads,
+            "decoder_attention_heads": language_heads,
             "dropout": 0.0,
             "max_position_embeddings": dimensions.positions,
             "forced_eos_token_id": None,
-            "init_std": _SPREAD,
+            "init_std": spread,
             **ids,
         },
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        vocab_size=len(tokenizer),
+        vocab_size=max(len(tokenizer), tokens),
         **ids,
     )
     state = torch.random.get_rng_state()
@@ -216,7 +226,7 @@ def make_model(tokenizer: Any, dimensions: Dimensions, seed: int = 0) -> Any:
     try:
         model = Florence2ForConditionalGeneration(config)
         with torch.no_grad():
-            _place_locations(model, tokenizer)
+            _place_locations(model, tokenizer, spread)
             _place_features(model, dimensions)
     finally:
         torch.random.set_rng_state(state)
@@ -245,7 +255,7 @@ def _sinusoids(count: int, width: int, slowest: float, fastest: float) -> torch.
     return math.sqrt(2) * torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def _place_locations(model: Any, tokenizer: Any) -> None:
+def _place_locations(model: Any, tokenizer: Any, spread: float) -> None:
     """Location embeddings: sinusoids, turned at random so that no dimension is special."""
     import torch
 
@@ -253,7 +263,7 @@ def _place_locations(model: Any, tokenizer: Any) -> None:
     first = tokenizer.convert_tokens_to_ids("<loc_0>")
     width = table.shape[1]
     turn = torch.linalg.qr(torch.randn(width, width))[0]
-    table[first : first + BINS] = _sinusoids(BINS, width, *_LOCATION_CYCLES) @ turn * _SPREAD
+    table[first : first + BINS] = _sinusoids(BINS, width, *_LOCATION_CYCLES) @ turn * spread
 
 
 def _place_features(model: Any, dimensions: Dimensions) -> None:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_engine.errors import RecipeError
 from specialists.florence2.scratch import Dimensions
 
-_POSITIONS = "image_position_embed."
+if TYPE_CHECKING:
+    import torch
+
+POSITIONS = "image_position_embed."
+"""In the names of the tables of rows' and columns' positions."""
 
 
 def read_tokenizer(start: Path) -> str:
@@ -37,7 +41,6 @@ def load_start(model: Any, start: Path, dimensions: Dimensions) -> None:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    from torch.nn import functional
 
     try:
         facts = json.loads((start / "training.json").read_text(encoding="utf-8"))
@@ -54,18 +57,23 @@ def load_start(model: Any, start: Path, dimensions: Dimensions) -> None:
         )
     own = model.state_dict()
     for name in weights:
-        if _POSITIONS in name:
-            table = weights[name].float()[None, None, : earlier.grid]
-            stretched = functional.interpolate(
-                table, (dimensions.grid, table.shape[-1]), mode="bilinear", align_corners=False
-            )
-            weights[name] = torch.cat([stretched[0, 0], own[name][dimensions.grid :]])
+        if POSITIONS in name:
+            table = stretched(weights[name].float()[: earlier.grid], dimensions.grid)
+            weights[name] = torch.cat([table, own[name][dimensions.grid :]])
     left, unknown = model.load_state_dict({n: w.float() for n, w in weights.items()}, strict=False)
     # Tied tables are written once and so are "left" under their other names.
     if unknown or any("embed" not in name and "lm_head" not in name for name in left):
         raise RecipeError(
             f"{start} holds the weights of another kind of model", "give the folder that a training wrote"
         )
+
+
+def stretched(table: torch.Tensor, rows: int) -> torch.Tensor:
+    """A table of positions, (positions, width) float32, for so many of them."""
+    from torch.nn import functional
+
+    size = (rows, table.shape[-1])
+    return functional.interpolate(table[None, None], size, mode="bilinear", align_corners=False)[0, 0]
 
 
 def _tuple(value: Any) -> Any:

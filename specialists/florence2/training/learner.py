@@ -61,7 +61,7 @@ class Learner:
         import torch
 
         with torch.no_grad():
-            torch._foreach_copy_(self.used, list(values))
+            torch._foreach_copy_([*self.used], list(values))
 
     def gather(self, share: float = 1.0) -> None:
         """Add the used weights' gradients, times `share`, to what was gathered for this step."""
