@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from data_engine.annotation import Annotation
 from data_engine.class_names import ClassNames
-from data_engine.errors import RecipeError, SpecialistError
+from data_engine.errors import ImageError, RecipeError, SpecialistError
 from data_engine.image import Image
 from data_engine.recipe import RESERVED
 from specialists.merge_boxes import merge_regions
@@ -24,7 +24,7 @@ from specialists.merge_rows import Page, pages
 from specialists.merge_settings import MergeSettings, Threshold, Thresholds
 from specialists.merge_texts import merge_texts
 
-VERSION = 1
+VERSION = 1  # raised too when the output of the other files of the merge changes
 
 
 class Merge:
@@ -48,6 +48,8 @@ class Merge:
     - `mask_iou`: a mask follows a box that moved no further than this; 0.8 is our choice, as is `inside`, the
       share of a box that lies in another of which it is a part. `scorer_margin`: less is no preference.
     - `unscored`: what a box without a score counts for. `same`: other names of a class.
+    - `max_boxes`: of each side of a kind in an image, the strongest are held against the other's; it bounds
+      memory. Originals beyond stay unless doubted, the student's are left out: a failure of reason `too_many`.
 
     Raises RecipeError.
     """
@@ -74,6 +76,7 @@ class Merge:
         inside: float = 0.8,
         scorer_margin: float = 0.0,
         unscored: float = 1.0,
+        max_boxes: int = 2000,
         same: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         if isinstance(originals, str) or isinstance(human, str):
@@ -98,11 +101,12 @@ class Merge:
             (weight_originals, weight_student),
             unscored,
             scorer_margin,
+            max_boxes,
             ClassNames(same),
             Thresholds({name: value for name, value in given.items() if value is not None}),
         )
 
-    def __call__(self, images: Sequence[Image], said: pa.Table | None) -> list[list[Annotation]]:
+    def __call__(self, images: Sequence[Image], said: pa.Table | None) -> list[list[Annotation | ImageError]]:
         """Each image's merged statements, then what says where they come from."""
         if said is None:
             raise SpecialistError(
@@ -110,7 +114,7 @@ class Merge:
             )
         self._check_sources(said)
         found = pages(said, self.settings)
-        merged: list[list[Annotation]] = []
+        merged: list[list[Annotation | ImageError]] = []
         for image in images:
             page = found.get(image.image_id)
             if page is not None:

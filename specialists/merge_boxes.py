@@ -27,6 +27,7 @@ from specialists.merge_rows import (
     Page,
     Row,
     boxes_of,
+    strongest,
 )
 from specialists.merge_settings import ADD_ABOVE, DOUBT_LOCATED, DOUBT_NAMED, MOVE, RENAME, MergeSettings
 
@@ -40,7 +41,7 @@ class Matches:
     `human`: people's regions, each with what repeats it. `joined`: a student's region and the originals that
     are parts of it. `parted`: an original and the student's that are parts of it. `agreed` and `renamed`: a
     student's region and the originals at its place, of its name and of others. `originals` and `students`
-    are left over.
+    are left over, and so are the originals too many to be matched; `left_out` are the student's.
     """
 
     human: list[Pair] = field(default_factory=list)
@@ -50,12 +51,14 @@ class Matches:
     renamed: list[Pair] = field(default_factory=list)
     originals: list[Row] = field(default_factory=list)
     students: list[Row] = field(default_factory=list)
+    left_out: list[Row] = field(default_factory=list)
 
 
 def merge_regions(page: Page, settings: MergeSettings) -> None:
     """Put the merged regions on the page, and all that hangs on them."""
     for things in things_by_granularity(page.rows):
         found = match_things(things, settings)
+        page.left_out += len(found.left_out)
         for human, others in found.human:
             row = Annotation(
                 "region", human.text, human.granularity, box=human.box, quad=human.quad, score=human.score
@@ -137,13 +140,16 @@ def match_things(rows: Sequence[Row], settings: MergeSettings) -> Matches:
     """`rows` are one image's regions of one granularity."""
     found = Matches()
     humans = [row for row in rows if row.role == "human"]
-    originals = [row for row in rows if row.role == "original"]
-    students = [row for row in rows if row.role == "student"]
+    originals, further = strongest([row for row in rows if row.role == "original"], settings.max_boxes)
+    students, found.left_out = strongest([row for row in rows if row.role == "student"], settings.max_boxes)
+    humans, apart = strongest(humans, settings.max_boxes)
     found.human, originals, students = _by_people(humans, originals, students, settings)
+    found.human += [(human, []) for human in apart]
     found.joined, originals, students = _joined(originals, students, settings)
     found.parted, originals, students = _parted(originals, students, settings)
     found.agreed, originals, students = _pairs(originals, students, settings, same=True)
-    found.renamed, found.originals, found.students = _pairs(originals, students, settings, same=False)
+    found.renamed, originals, found.students = _pairs(originals, students, settings, same=False)
+    found.originals = [*originals, *further]
     return found
 
 

@@ -120,4 +120,6 @@ def _is_wrong(row: Annotation, member: Row, child: Row, settings: MergeSettings)
 def _fits(row: Annotation, member: Row, settings: MergeSettings) -> bool:
     if row.box is None or member.box is None:
         return False
+    if tuple(row.box) == member.box:
+        return True
     return bool(iou(np.array([row.box], np.float64), boxes_of([member]))[0, 0] >= settings.mask_iou)

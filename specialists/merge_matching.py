@@ -17,6 +17,8 @@ def matched(a: Floats, b: Floats, alike: Bools, threshold: float) -> list[tuple[
 
     Only where `alike` (n, m), at an IoU of `threshold` or more. Of equal ones the first of `a`, then of `b`.
     """
+    if not len(a) or not len(b):
+        return []
     overlap = np.where(alike, iou(a, b), 0.0)
     first, second = np.nonzero(overlap >= threshold)
     order = np.argsort(-overlap[first, second], kind="stable")
@@ -36,7 +38,7 @@ def covers(whole: Floats, parts: Floats, alike: Bools, threshold: float, inside:
     box around them overlaps it at an IoU of `threshold` or more: more than any single box of `parts` does.
     """
     found: list[list[int]] = [[] for _ in whole]
-    if not len(parts):
+    if len(parts) < 2:
         return found
     low = np.maximum(whole[:, None, :2], parts[None, :, :2])
     high = np.minimum(whole[:, None, 2:], parts[None, :, 2:])

@@ -16,7 +16,7 @@ from specialists.florence2.spans import Span, phrase_spans
 from specialists.merge_boxes import below, is_added, is_doubted, kept_score, mean_score, strength
 from specialists.merge_carried import carry
 from specialists.merge_matching import matched, mean_box
-from specialists.merge_rows import ADDED, AGREED, HUMAN, KEPT, MOVED, Page, Row, boxes_of
+from specialists.merge_rows import ADDED, AGREED, HUMAN, KEPT, MOVED, Page, Row, boxes_of, strongest
 from specialists.merge_settings import MOVE, MergeSettings
 from specialists.merge_texts import Told
 
@@ -46,12 +46,13 @@ class Links:
 
 @dataclass(slots=True, eq=False)
 class LinkMatches:
-    """Of one phrase: a student's box with the originals' at its place; what is left of both; people's."""
+    """Of one phrase people's boxes, the student's with the originals' at their place, and what is left of both."""
 
     human: list[tuple[Row, list[Row]]]
     agreed: list[tuple[Row, list[Row]]]
     originals: list[Row]
     students: list[Row]
+    left_out: list[Row]
 
 
 def merge_phrases(page: Page, told: Sequence[Told], settings: MergeSettings) -> None:
@@ -94,11 +95,13 @@ def links_of(page: Page, told: Told) -> list[Links]:
 
 def match_links(links: Links, settings: MergeSettings) -> LinkMatches:
     human: list[tuple[Row, list[Row]]] = [(row, []) for row in links.humans]
-    free: list[list[Row]] = [links.originals, links.students]
+    most = settings.max_boxes
+    (held, further), (said, left_out) = strongest(links.originals, most), strongest(links.students, most)
+    free = [held, said]
     if links.humans:
         for side in (0, 1):
             by_id = {row.id: row for row in free[side]}
-            for i, j in _matched(links.humans, free[side], settings):
+            for i, j in _matched(links.humans[:most], free[side], settings):
                 human[i][1].append(free[side][j])
                 by_id.pop(free[side][j].id, None)
             free[side] = list(by_id.values())
@@ -110,13 +113,13 @@ def match_links(links: Links, settings: MergeSettings) -> LinkMatches:
             by_student.setdefault(students[j].id, (students[j], []))[1].append(group[i])
     agreed = list(by_student.values())
     gone = {row.id for one, many in agreed for row in (one, *many)}
-    return LinkMatches(
-        human, agreed, [o for o in originals if o.id not in gone], [s for s in students if s.id not in gone]
-    )
+    alone = [[row for row in side if row.id not in gone] for side in (originals, students)]
+    return LinkMatches(human, agreed, [*alone[0], *further], alone[1], left_out)
 
 
 def _merge(page: Page, told: Told, links: Links, settings: MergeSettings) -> None:
     found = match_links(links, settings)
+    page.left_out += len(found.left_out)
 
     def put(box: Sequence[float] | None, score: float | None, reason: str, members: Sequence[Row]) -> None:
         row = Annotation(

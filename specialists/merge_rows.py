@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_engine.annotation import Annotation
+from data_engine.errors import ImageError
 from data_engine.overlap import Floats
 from data_engine.schema import CHANGE, ELEMENTS, MEMBER
 from specialists.merge_settings import MergeSettings
@@ -101,6 +102,8 @@ class Page:
     made: list[Made] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     """Ids of the rows that are members of something."""
+    left_out: int = 0
+    """The student's boxes that were too many to be looked at."""
 
     def of(self, *roles: str) -> list[Row]:
         return [row for row in self.rows if row.role in roles]
@@ -111,7 +114,7 @@ class Page:
         self.used.update(ids)
         return row
 
-    def annotations(self) -> Iterator[Annotation]:
+    def annotations(self) -> Iterator[Annotation | ImageError]:
         """The statements first: if an image has more rows than are taken, it is not they that are left out.
 
         Members and changes are regions without a box, whatever they are about: a reader of texts or phrases
@@ -124,6 +127,10 @@ class Page:
         for row in self.rows:
             if row.role != "student" and row.id not in self.used:
                 yield Annotation("region", DOUBTED, CHANGE, row.id)
+        if self.left_out:
+            yield ImageError(
+                "too_many", f"the {self.left_out:,} weakest of the student's boxes were left out of the merge"
+            )
 
 
 def pages(said: pa.Table, settings: MergeSettings) -> dict[str, Page]:
@@ -205,6 +212,17 @@ def _likelihoods(said: pa.Table, settings: MergeSettings) -> dict[str, Likelihoo
             known = found.setdefault(parent, {})
             known[measure] = min(score, known.get(measure, math.inf))
     return {parent: Likelihood(**values) for parent, values in found.items()}
+
+
+def strongest(rows: Sequence[Row], most: int) -> tuple[list[Row], list[Row]]:
+    """The `most` of the highest scores, none counting as the highest; and the others. Both in their order."""
+    if len(rows) <= most:
+        return list(rows), []
+    scores = np.array([1.0 if row.score is None else row.score for row in rows])
+    chosen = np.zeros(len(rows), bool)
+    chosen[np.argsort(-scores, kind="stable")[:most]] = True
+    pairs = list(zip(rows, chosen.tolist(), strict=True))
+    return [row for row, is_in in pairs if is_in], [row for row, is_in in pairs if not is_in]
 
 
 def boxes_of(rows: Sequence[Row]) -> Floats:

@@ -83,6 +83,7 @@ class MergeSettings:
     weights: tuple[float, float] = (1.0, 1.0)
     unscored: float = 1.0
     scorer_margin: float = 0.0
+    max_boxes: int = 2000
     names: ClassNames = field(default_factory=ClassNames)
     thresholds: Thresholds = field(default_factory=Thresholds)
 
@@ -97,8 +98,10 @@ class MergeSettings:
             raise RecipeError("iou, mask_iou and inside must lie above 0, and 1 at most", "correct `args`")
         if not all(0 < weight < math.inf for weight in self.weights):
             raise RecipeError("a weight must be above 0", "correct `weights`")
-        if not 0 <= self.unscored <= 1 or not 0 <= self.scorer_margin <= 1:
-            raise RecipeError("unscored and scorer_margin must lie in 0..1", "correct `args`")
+        if not 0 <= self.unscored <= 1 or not 0 <= self.scorer_margin <= 1 or self.max_boxes < 1:
+            raise RecipeError(
+                "unscored and scorer_margin must lie in 0..1, and max_boxes be at least 1", "correct `args`"
+            )
 
     def above(self, name: str, kind: str, granularity: str | None) -> float:
         return self.thresholds.of(name, key_of(kind, granularity))

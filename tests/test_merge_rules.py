@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 
 from data_engine.annotation import Annotation
-from tests.merge_statements import MASKS, merged, parts, table
+from data_engine.errors import ImageError
+from specialists.merge import Merge
+from tests.merge_statements import IMAGE, MASKS, merged, parts, table
 
 
 def region(
@@ -273,3 +275,25 @@ def test_phrases_go_with_a_text_that_was_chosen_where_its_words_are_there():
         ("kept", "a cup", [9, 14]),
     ]
     assert doubted == [noisy["annotation_id"][1].as_py()]
+
+
+def test_very_many_boxes_are_held_against_each_other_in_bounded_numbers():
+    boxes = [(x, y, x + 1.5, y + 1.5) for x in range(40) for y in range(40)]
+    noisy = table("noisy", [region("cup", *b) for b in boxes])
+    student = table("student", [region("cup", *b, score=0.5 + i / 4000) for i, b in enumerate(boxes)])
+    said = pa.concat_tables([noisy, student])
+    answer = Merge(["noisy"], "student", max_boxes=100)([IMAGE], said)[0]
+    (left_out,) = (row for row in answer if isinstance(row, ImageError))
+    assert left_out.reason == "too_many" and "1,500" in str(left_out)
+    rows = [row for row in answer if isinstance(row, Annotation) and row.box is not None]
+    # None of the originals is lost for it.
+    assert {tuple(row.box or ()) for row in rows} >= set(boxes)
+
+
+@pytest.mark.slow
+def test_ten_thousand_boxes_of_both_sides_are_merged():
+    boxes = [(x / 4, y / 4, x / 4 + 3, y / 4 + 3) for x in range(100) for y in range(100)]
+    noisy = table("noisy", [region("cup", *b) for b in boxes])
+    student = table("student", [region("cup", *b, score=0.5) for b in boxes])
+    answer = Merge(["noisy"], "student")([IMAGE], pa.concat_tables([noisy, student]))[0]
+    assert sum(isinstance(row, Annotation) and row.box is not None for row in answer) >= 10_000
