@@ -1,7 +1,7 @@
 """The originals' statements and a student's, merged into one new set: what both say, and what one says likely enough.
 
 FLD-5B's iterative refinement relabels with a trained model and merges what it says "with the original ones"
-(arXiv 2311.06242, section 4.3); how is not published. Here each kind of statement has a rule of its own, in
+(arXiv 2311.06242, section 4.2); how is not published. Here each kind of statement has a rule of its own, in
 `merge_boxes`, `merge_texts`, `merge_phrases` and `merge_carried`; docs/merging.md tells them.
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +102,7 @@ def measure(
             count.right += matches(
                 kind, [one.text or "" for one in ours], [one.box for one in ours], rows, settings.names
             )
-    means = {key: float(np.mean(values)) if values else math.nan for key, values in texts.items()}
+    # Of what truth has nothing of, nothing is known.
     f1 = {key: count.f1 for key, count in counts.items() if count.truths}
-    return {**f1, **{key: value for key, value in means.items() if not math.isnan(value)}}
+    known = truths_of(images)
+    return {**f1, **{key: float(np.mean(values)) for key, values in texts.items() if values and key in known}}

@@ -1,7 +1,7 @@
 """Phrases merged: what the words of each merged text point at, by the originals and by the student's grounding.
 
 The student grounds its own texts, or those of the originals where its specialist `needs` them: what it finds
-there hangs on the original's text.
+there hangs on the original's text. Where it grounds its own alone, what it found for the same words serves.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data_engine.annotation import Annotation
+from data_engine.blacklist import plain_phrase
 from specialists.florence2.spans import Span, phrase_spans
 from specialists.merge_boxes import below, is_added, is_doubted, kept_score, mean_score, strength
 from specialists.merge_carried import carry
@@ -79,9 +80,17 @@ def links_of(page: Page, told: Told) -> list[Links]:
         if found is None:
             phrases.append(found := Links(link.words, link.span))
         (found.humans if link.row.role == "human" else found.originals).append(link.row)
+    # What the student found in this very text; without that, in one that was replaced; else in its own.
+    found_here = theirs[True] or theirs[False]
+    _add_students(phrases, found_here)
+    if not found_here:
+        _add_elsewhere(phrases, _own_links(page, told), told.text or "")
+    return phrases
+
+
+def _add_students(phrases: list[Links], links: Sequence[Link]) -> None:
     seen: set[tuple[object, ...]] = set()
-    # What the student found in this very text, and only without that what it found in one that was replaced.
-    for link in theirs[True] or theirs[False]:
+    for link in links:
         if (link.span, link.words, link.row.box) in seen:
             continue
         seen.add((link.span, link.words, link.row.box))
@@ -90,7 +99,39 @@ def links_of(page: Page, told: Told) -> list[Links]:
             phrases.append(found := Links(link.words, link.span))
         if found is not None:
             found.students.append(link.row)
-    return phrases
+
+
+def _own_links(page: Page, told: Told) -> list[Row]:
+    """What the student found in its own texts, where it was not asked about those of others and did not say this."""
+    said = any(member.role == "student" for member in told.members)
+    by_student: dict[str, list[Row]] = {}
+    for row in page.rows:
+        if row.is_link and row.role == "student":
+            by_student.setdefault(row.parent or "", []).append(row)
+    own = {row.id for row in page.rows if row.is_text and row.role == "student"}
+    if told.text is None or said or not by_student.keys() <= own:
+        return []
+    return [row for parent in sorted(by_student) for row in by_student[parent]]
+
+
+def _add_elsewhere(phrases: list[Links], rows: Sequence[Row], text: str) -> None:
+    """A phrase with the same words but for articles means the same. Words that are no phrase yet are one where
+    they bring an article of their own: "red star" may stand in "a small red star"."""
+    known: dict[str, list[Links]] = {}
+    for phrase in phrases:
+        known.setdefault(plain_phrase(phrase.words or ""), []).append(phrase)
+    new: list[Row] = []
+    for row in rows:
+        plain = plain_phrase(row.text or "")
+        for phrase in known.get(plain, ()):
+            if all(row.box != other.box for other in phrase.students):
+                phrase.students.append(row)
+        if plain not in known and plain != " ".join((row.text or "").casefold().split()):
+            new.append(row)
+    ours = list(phrases)
+    _add_students(
+        phrases, [link for link in _anchored(new, text) if _same_phrase(ours, link, exact=False) is None]
+    )
 
 
 def match_links(links: Links, settings: MergeSettings) -> LinkMatches:

@@ -297,3 +297,16 @@ def test_ten_thousand_boxes_of_both_sides_are_merged():
     student = table("student", [region("cup", *b, score=0.5) for b in boxes])
     answer = Merge(["noisy"], "student")([IMAGE], pa.concat_tables([noisy, student]))[0]
     assert sum(isinstance(row, Annotation) and row.box is not None for row in answer) >= 10_000
+
+
+def test_what_the_student_found_for_the_same_words_in_its_own_text_serves():
+    said = text("a red star and a cup and a small blue key", "detailed")
+    noisy = table("noisy", [said, link(said, "a red star", 0, 0, 20, 20)])
+    own = text("the red star, a cup, blue key", score=0.8)
+    links = [("the red star", (0, 0, 20, 24)), ("a cup", (40, 0, 50, 10)), ("blue key", (40, 40, 50, 50))]
+    student = table("student", [own, *(link(own, words, *b, score=1.0) for words, b in links)])
+    rows, *_ = parts(merged(pa.concat_tables([noisy, student])))
+    texts = {row["annotation_id"]: row["granularity"] for row in rows}
+    found = {(r["text"], tuple(r["box"])) for r in rows if texts.get(r["parent_id"]) == "detailed"}
+    # "blue key" has no article, and the text may mean another by "a small blue key".
+    assert found == {("a cup", (40, 0, 50, 10)), ("a red star", (0, 0, 20, 22))}
