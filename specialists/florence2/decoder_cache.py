@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
@@ -40,22 +44,26 @@ class DecoderCache:
         # Half precision has too few digits for a sum of exponentials.
         self.exact = torch.promote_types(like.dtype, torch.float32)
 
-    def admit(self, places: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor) -> None:
-        """Let rows begin at `places`: an encoder's output (rows, positions, width), and its mask, 0 at padding."""
+    def admit(self, places: NDArray[np.int64], encoded: torch.Tensor, mask: torch.Tensor) -> None:
+        """Let rows begin at `places`, which rise: an encoder's output (rows, positions, width), and its mask, 0 at
+        padding."""
         rows, length, _ = encoded.shape
+        runs = list(_runs(places))
         for i, layer in enumerate(self.decoder.layers):
             attention = layer.encoder_attn
             for cache, projection in ((self.keys[i], attention.k_proj), (self.values[i], attention.v_proj)):
-                states = projection(encoded).view(rows, length, self.heads, self.width)
-                self._by_row(cache)[places, :, :length] = states.transpose(1, 2)
-        absent = self._by_row(self.absent)
-        absent[places] = float("-inf")
-        absent[places, :, :, :length] = encoded.new_zeros(mask.shape).masked_fill(mask == 0, float("-inf"))[
-            :, None, None
-        ]
-        own = self._by_row(self.own_absent)
-        own[places] = 0
-        own[places, :, :, : self.column] = float("-inf")
+                states = projection(encoded).view(rows, length, self.heads, self.width).transpose(1, 2)
+                by_row = self._by_row(cache)
+                # By slices: on a CPU an index for the rows takes some times longer.
+                for row, place, count in runs:
+                    by_row[place : place + count, :, :length] = states[row : row + count]
+        seen = encoded.new_zeros(mask.shape).masked_fill(mask == 0, float("-inf"))[:, None, None]
+        absent, own = self._by_row(self.absent), self._by_row(self.own_absent)
+        for row, place, count in runs:
+            absent[place : place + count] = float("-inf")
+            absent[place : place + count, :, :, :length] = seen[row : row + count]
+            own[place : place + count] = 0
+            own[place : place + count, :, :, : self.column] = float("-inf")
 
     def move(self, places: torch.Tensor, to: torch.Tensor) -> None:
         """Copy rows into other rows' places."""
@@ -126,3 +134,10 @@ class DecoderCache:
         weights = torch.baddbmm(absent, query, keys.transpose(1, 2), alpha=attention.scaling)
         weights = weights.softmax(-1, dtype=self.exact).to(values.dtype)
         return attention.out_proj(torch.bmm(weights, values).view(len(hidden), -1))
+
+
+def _runs(places: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+    """Runs of places that follow one another: the index of the first in `places`, the first, how many."""
+    starts = np.flatnonzero(np.diff(places, prepend=-2) != 1)
+    for start, stop in zip(starts, np.append(starts[1:], len(places)), strict=True):
+        yield int(start), int(places[start]), int(stop - start)

@@ -131,7 +131,7 @@ class _Batch:
         at = torch.from_numpy(places).to(self.last.device)
         self.last[at], self.lengths[at] = self.start, 0
         self.prompts[at] = torch.arange(prompt, prompt + count, device=at.device)
-        self.cache.admit(at, encoded, mask)
+        self.cache.admit(places, encoded, mask)
 
     def hidden(self) -> torch.Tensor:
         rows = len(self.alive)

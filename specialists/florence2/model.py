@@ -20,11 +20,15 @@ from numpy.typing import NDArray
 from data_engine.errors import MissingPackageError, ModelLoadError
 from specialists.florence2.choosing import chooser, understood
 from specialists.florence2.decoding import greedy
+from specialists.florence2.encoding import SharedEncoder
 from specialists.florence2.grammar import Vocabulary
 from specialists.florence2.prompts import Takes, Task, prompt_text
 
 if TYPE_CHECKING:
     import torch
+
+_IMAGES_AT_ONCE = 8
+"""Images that are encoded together on a CPU: with more, what passes between layers falls out of its caches."""
 
 _ROWS_OF_LOGITS = 1024
 """Positions whose logits exist at one time while scoring: 200 MiB for the released vocabulary."""
@@ -106,10 +110,13 @@ class Florence2Model:
             said = said[: ends[max(len(ends) - excess, 0)][0]].rstrip()
 
     def features(self, pixels: Sequence[NDArray[np.uint8]], batch: int) -> torch.Tensor:
-        """Image features, (images, image tokens, width), of RGB arrays (height, width, 3)."""
+        """Image features, (images, image tokens, width), of RGB arrays (height, width, 3); `batch` images at a time
+        or fewer."""
         import torch
 
         parts = []
+        if self.device.type == "cpu":
+            batch = min(batch, _IMAGES_AT_ONCE)
         with torch.inference_mode():
             for i in range(0, len(pixels), batch):
                 # Copies, for decoded pixels are read-only and torch wants its own. The layout is stated:
@@ -158,11 +165,13 @@ class Florence2Model:
         no_repeat_ngram: int,
         batch: int,
     ) -> list[Answer]:
-        def encode(first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
-            return self._encoded(features[first:last], prompts[first:last])
-
         if not prompts:
             return []
+        encoder, images = self._encoder(features)
+
+        def encode(first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
+            return encoder(images[first:last], prompts[first:last], self.tokenizer.pad_token_id)
+
         longest = self.image_tokens + max(len(ids) for ids in prompts)
         forced = self.network.generation_config.forced_bos_token_id
         choose = chooser(self.start, forced, no_repeat_ngram)
@@ -183,7 +192,8 @@ class Florence2Model:
         """By the library's beam search, and a teacher-forced pass for the probabilities that it does not report."""
         from transformers.modeling_outputs import BaseModelOutput
 
-        encoded, mask = self._encoded(features, prompts)
+        encoder, images = self._encoder(features)
+        encoded, mask = encoder(images, prompts, self.tokenizer.pad_token_id)
         sequences = self.network.generate(
             # generate() repeats what it is given per beam, in place.
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
@@ -195,29 +205,15 @@ class Florence2Model:
             self._answer(ids[1:], values) for ids, values in zip(sequences.tolist(), log_probs, strict=True)
         ]
 
-    def _encoded(
-        self, features: Sequence[torch.Tensor], prompts: Sequence[Sequence[int]]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The encoder's output for each prompt, (prompts, positions, width), and its mask, 0 at padding."""
+    def _encoder(self, features: Sequence[torch.Tensor]) -> tuple[SharedEncoder, list[int]]:
+        """The encoder over prompts with these features, and which of its images each prompt has."""
         import torch
 
-        embeds, mask = self._encoder_input(torch.stack(list(features)), prompts)
-        encoder = self.network.model.language_model.encoder
-        return encoder(inputs_embeds=embeds, attention_mask=mask).last_hidden_state, mask
-
-    def _encoder_input(
-        self, features: torch.Tensor, prompts: Sequence[Sequence[int]]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        import torch
-
-        longest = max(len(ids) for ids in prompts)
-        ids = torch.full((len(prompts), longest), self.tokenizer.pad_token_id)
-        mask = torch.zeros((len(prompts), features.shape[1] + longest), dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = torch.tensor(prompt)
-            mask[row, : features.shape[1] + len(prompt)] = 1
-        words = self.network.get_input_embeddings()(ids.to(self.device))
-        return torch.cat([features.to(words.dtype), words], dim=1), mask.to(self.device)
+        numbers: dict[int, int] = {}
+        images = [numbers.setdefault(one.data_ptr(), len(numbers)) for one in features]
+        first = [images.index(number) for number in range(len(numbers))]
+        together = torch.stack([features[i] for i in first])
+        return SharedEncoder(self.network, together, _IMAGES_AT_ONCE), images
 
     def _generation(self, num_beams: int, limit: int, no_repeat_ngram: int) -> Any:
         """The checkpoint's own settings, with all that the recipe or the task decides set outright."""

@@ -195,7 +195,8 @@ class Florence2:
             no_repeat = self.model.captions_no_repeat if prompt.task.captions else 0
             by_settings.setdefault(no_repeat, []).append(i)
         for no_repeat, members in by_settings.items():
-            members.sort(key=lambda i: (-prompts[i].task.length, len(prompts[i].ids)))
+            order = by_length([(prompts[i].task, prompts[i].ids) for i in members])
+            members = [members[i] for i in order]
             found = self.model.answers(
                 [features[prompts[i].image] for i in members],
                 [prompts[i].ids for i in members],
@@ -217,6 +218,12 @@ class Florence2:
             else:
                 kept.append(row)
         return kept
+
+
+def by_length(prompts: Sequence[tuple[Task, Sequence[int]]]) -> list[int]:
+    """The order to ask prompts in: long answers first, so that no long one is left over at the end; of those
+    prompts of about a length together, for they are padded alike."""
+    return sorted(range(len(prompts)), key=lambda i: (-prompts[i][0].length, len(prompts[i][1])))
 
 
 def _suits(task: Task, statement: Statement) -> bool:
