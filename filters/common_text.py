@@ -11,6 +11,7 @@ from data_engine.dataset import Dataset
 from data_engine.errors import RecipeError
 from data_engine.query import sql
 from data_engine.recipe import Where
+from data_engine.where_sql import where_sql
 
 VERSION = 1
 
@@ -36,12 +37,7 @@ class CommonText:
 
     def survey(self, dataset: Dataset, where: Where) -> str:
         """Count every text of the data set; out of core, so it may be larger than memory."""
-        conditions = "".join(
-            f" AND {column} IN ({', '.join(_quoted(value) for value in values)})"
-            for column, values in (("kind", where.kind), ("granularity", where.granularity), ("source", where.source))
-            if values
-        )  # fmt: skip
-        self.common = sql(dataset, _COMMON.format(where=conditions, most=self.most))
+        self.common = sql(dataset, _COMMON.format(where=where_sql(where), most=self.most))
         found = hashlib.sha256()
         for text, images in zip(*(self.common[name].to_pylist() for name in ("text", "images")), strict=True):
             found.update(f"{images} {text}\n".encode())
@@ -54,7 +50,3 @@ class CommonText:
         at = pc.index_in(annotations["text"], self.common["text"])
         at = pc.if_else(pc.is_valid(annotations["text"]), at, None)
         return pc.cast(self.common["images"].take(at), pa.float32()).combine_chunks()
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -10,8 +10,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_engine.dataset import Dataset
 from data_engine.errors import RecipeError, SpecialistError
+from data_engine.recipe import Where
 from data_engine.schema import ELEMENTS
+from data_engine.where_sql import quoted, says
 
 VERSION = 1
 
@@ -29,13 +32,16 @@ class MostObjects:
 
     The paper drops "excessive objects" and gives no number. Its own more detailed texts have 28 objects on
     average (Table 3); 60 is about twice that. The value is the number of objects. A text that nobody has
-    taken apart stays.
+    taken apart stays. Raises RecipeError, and SpecialistError where the whole data set has no such text.
     """
 
     def __init__(self, most: int = 60) -> None:
         if most < 1:
             raise RecipeError(f"most is {most}", "it must be at least 1")
         self.most = most
+
+    def survey(self, dataset: Dataset, where: Where) -> str:
+        return refuse_untaken(dataset, where)
 
     def __call__(self, annotations: pa.Table) -> pa.BooleanArray:
         return pc.fill_null(pc.less_equal(self.values(annotations), self.most), True)
@@ -52,7 +58,7 @@ class MinimumComplexity:
       that also counts an article, 2 and 1 ask for as much.
     - `attributes`: the least number of attributes.
 
-    The value is the object's complexity. A text that nobody has taken apart stays.
+    The value is the object's complexity. A text that nobody has taken apart stays. Raises as MostObjects.
     """
 
     def __init__(self, objects: int = 2, actions: int = 0, attributes: int = 0) -> None:
@@ -61,6 +67,9 @@ class MinimumComplexity:
         self.objects = objects
         self.actions = actions
         self.attributes = attributes
+
+    def survey(self, dataset: Dataset, where: Where) -> str:
+        return refuse_untaken(dataset, where)
 
     def __call__(self, annotations: pa.Table) -> pa.BooleanArray:
         counts = element_counts(annotations)
@@ -77,15 +86,20 @@ class MinimumComplexity:
         return element_counts(annotations)["object_complexity"]
 
 
-def element_counts(annotations: pa.Table) -> dict[str, pa.Array]:
-    """Of each row how many objects, attributes and actions it has, and its complexities; null where its
-    text was not taken apart. Raises SpecialistError where there are texts, and none was."""
-    elements = annotations.filter(pc.fill_null(pc.equal(annotations["granularity"], ELEMENTS), False))
-    if not elements.num_rows and annotations.num_rows:
+def refuse_untaken(dataset: Dataset, where: Where) -> str:
+    """Raises SpecialistError where no text of the whole data set was taken apart: one shard may have none."""
+    if not says(dataset, where, f"granularity = {quoted(ELEMENTS)}"):
         raise SpecialistError(
             "no text was taken apart, so none can be judged by its parts",
             "run specialists.text_elements:TextElements over them, and let `where` see its rows (kind: text)",
         )
+    return ""
+
+
+def element_counts(annotations: pa.Table) -> dict[str, pa.Array]:
+    """Of each row how many objects, attributes and actions it has, and its complexities; null where its
+    text was not taken apart."""
+    elements = annotations.filter(pc.fill_null(pc.equal(annotations["granularity"], ELEMENTS), False))
     with duckdb.connect() as connection:
         connection.register("elements", elements.select(["parent_id", "text"]))
         counts = connection.sql(_COUNTS).to_arrow_table()

@@ -14,6 +14,7 @@ from data_engine.errors import RecipeError, SpecialistError
 from data_engine.near_hashes import from_hex, near_pairs
 from data_engine.query import sql
 from data_engine.recipe import Where
+from data_engine.where_sql import where_sql
 from filters.nms import decided
 
 VERSION = 1
@@ -55,10 +56,7 @@ class NearDuplicate:
 
     def survey(self, dataset: Dataset, where: Where) -> str:
         """Find the copies of the whole data set."""
-        sources = ", ".join("'" + name.replace("'", "''") + "'" for name in where.source)
-        found = sql(
-            dataset, _HASHES.format(name=self.name, where=f"AND a.source IN ({sources})" if sources else "")
-        )
+        found = sql(dataset, _HASHES.format(name=self.name, where=where_sql(Where(source=where.source))))
         if not found.num_rows:
             raise SpecialistError(
                 f"no image has a hash {self.name!r}", "run specialists.image_measures:ImageMeasures first"

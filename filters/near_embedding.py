@@ -23,6 +23,7 @@ from data_engine.errors import RecipeError, SpecialistError
 from data_engine.query import connect, run, sql
 from data_engine.recipe import Where
 from data_engine.storage import storage_errors
+from data_engine.where_sql import where_sql
 from filters.nms import decided
 
 VERSION = 1
@@ -84,8 +85,7 @@ class NearEmbedding:
 
     def survey(self, dataset: Dataset, where: Where) -> str:
         """Find the copies of the whole data set."""
-        sources = ", ".join("'" + name.replace("'", "''") + "'" for name in where.source)
-        asked = {"name": self.name, "where": f"AND a.source IN ({sources})" if sources else ""}
+        asked = {"name": self.name, "where": where_sql(Where(source=where.source))}
         found = sql(dataset, _SOURCES.format(**asked))["source"].to_pylist()
         if len(found) > 1:
             raise SpecialistError(

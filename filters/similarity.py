@@ -8,7 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_engine.dataset import Dataset
 from data_engine.errors import SpecialistError
+from data_engine.recipe import Where
+from data_engine.where_sql import quoted, says
 
 VERSION = 1
 
@@ -18,10 +21,10 @@ class MinimumSimilarity:
 
     What it gave stands in rows that hang on the statements (specialists.scorer:Scorer and its like), so its
     `where` must let both through, and they cost no model here: another threshold is a matter of seconds.
-    LAION kept 0.28 and more of ViT-B/32's similarity; DataComp's best 30 % lie above 0.281. `by_granularity`: other minima for some kinds of text: crops are small pictures of
-    few words, and score lower. Of several scores of one statement the highest counts; it is the value.
+    LAION kept 0.28 and more of ViT-B/32's similarity; DataComp's best 30 % lie above 0.281. `by_granularity`: other
+    minima for some kinds of text: crops are small pictures of few words, and score lower. Of several scores of one statement the highest counts; it is the value.
 
-    Raises SpecialistError when there are statements, and not one score.
+    Raises SpecialistError where the whole data set has not one score.
     """
 
     def __init__(
@@ -31,6 +34,16 @@ class MinimumSimilarity:
         self.minimum = minimum
         self.by_granularity = dict(by_granularity or {})
 
+    def survey(self, dataset: Dataset, where: Where) -> str:
+        """Look for a score in the whole data set: one shard may have none."""
+        scored = f"source = {quoted(self.scorer)} AND parent_id IS NOT NULL AND score IS NOT NULL"
+        if not says(dataset, where, scored):
+            raise SpecialistError(
+                f"{self.scorer!r} scored nothing that `where` lets through",
+                "name the scorer, and let `where` see its rows as well as what it judged (no `source`)",
+            )
+        return ""
+
     def __call__(self, annotations: pa.Table) -> pa.BooleanArray:
         least = np.full(annotations.num_rows, self.minimum, np.float32)
         for name, value in self.by_granularity.items():
@@ -39,11 +52,6 @@ class MinimumSimilarity:
 
     def values(self, annotations: pa.Table) -> pa.Array:
         scores = _scores(annotations, self.scorer)
-        if not scores.num_rows and annotations.num_rows:
-            raise SpecialistError(
-                f"{self.scorer!r} scored none of {annotations.num_rows:,} rows",
-                "name the scorer, and let `where` see its rows as well as what it judged (no `source`)",
-            )
         at = pc.index_in(annotations["annotation_id"], scores["parent_id"])
         return scores["score_max"].take(at).combine_chunks()
 

@@ -151,8 +151,7 @@ def test_texts_are_dropped_by_their_parts():
     assert MinimumComplexity(2)(said).to_pylist()[:3] == [False, True, True]
     assert MinimumComplexity(0, 1)(said).to_pylist()[:3] == [False, True, False]
     assert MinimumComplexity(0, 0, 1)(said).to_pylist()[:3] == [False, True, False]
-    with pytest.raises(SpecialistError, match="taken apart"):
-        MostObjects()(texts("a dog"))
+    assert MostObjects()(texts("a dog")).to_pylist() == [True]
     assert MostObjects()(texts().slice(0, 0)).to_pylist() == []
 
 
@@ -313,8 +312,7 @@ def test_a_scorer_s_scores_decide_and_what_it_did_not_judge_stays():
         None,
     ]
     assert MinimumSimilarity("clip", 0.28, {"phrase": 0.15})(said).to_pylist()[2] is True
-    with pytest.raises(SpecialistError, match="'blip' scored none"):
-        MinimumSimilarity("blip", 0.28)(said)
+    assert MinimumSimilarity("blip", 0.28)(said).to_pylist() == [True] * len(said)
 
 
 @pytest.mark.parametrize(
