@@ -99,7 +99,7 @@ class Kept:
             if len(found) == len(lacking):
                 break
             if f"{shard}.parquet" in files:
-                said = self.dataset.annotations(source, shard, COLUMNS)
+                said = self.dataset.annotations(source, shard, list(COLUMNS))
                 for row in said.filter(pc.is_in(said["annotation_id"], lacking)).to_pylist():
                     found[row["annotation_id"]] = _annotation(row)
         return found
