@@ -27,6 +27,14 @@ def iou(a: Floats, b: Floats) -> Floats:
     return overlap
 
 
+def paired_iou(a: Floats, b: Floats) -> Floats:
+    """Intersection over union of boxes row by row, (n, 4) each: (n,), 0 where neither has an area."""
+    shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(axis=1)
+    union = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - shared
+    overlap: Floats = np.divide(shared, union, out=np.zeros(len(a)), where=union > 0)
+    return overlap
+
+
 def best_overlap(a: Floats, b: Floats) -> Floats:
     """The largest IoU of each box of `a` (n, 4) with any of `b` (m, 4): (n,), 0 where `b` is empty."""
     best = np.zeros(len(a))

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_engine.box_pairs import overlapping
 from data_engine.class_names import ClassNames
 from data_engine.errors import RecipeError
-from data_engine.overlap import Floats, best_overlap, boxes_of
+from data_engine.overlap import Floats, boxes_of, paired_iou
 from data_engine.quality.coco import are_detections
 
 VERSION = 1
@@ -30,7 +31,7 @@ class _Found:
 
     model: np.ndarray
     overlap: Floats
-    classes: np.ndarray
+    classes: pa.Array
     named: np.ndarray
 
 
@@ -95,7 +96,9 @@ class Unconfirmed:
 
     def __call__(self, annotations: pa.Table) -> pa.BooleanArray:
         found = _find(annotations, self.people, self.names)
-        complete = np.array([class_ in self.complete for class_ in found.classes.tolist()], bool)
+        complete = pc.is_in(found.classes, pa.array(sorted(self.complete), pa.string())).to_numpy(
+            zero_copy_only=False
+        )
         if self.where_named:
             complete |= found.named
         return pa.array(~(found.model & complete & (found.overlap < self.iou)))
@@ -122,29 +125,27 @@ def _find(annotations: pa.Table, people: Sequence[str], names: ClassNames) -> _F
         & pc.fill_null(pc.equal(annotations["granularity"], "class"), False).to_numpy()
         & pc.is_valid(annotations["text"]).to_numpy()
     )
-    classes = np.full(count, None, object)
-    classes[box | label] = names.keys(annotations["text"].filter(pa.array(box | label)))
+    known = box | label
+    classes = np.full(count, -1)
+    keys = pc.dictionary_encode(
+        pa.array(names.keys(annotations["text"].filter(pa.array(known))), pa.string())
+    )
+    classes[known] = keys.indices.to_numpy()
     # One number for each image and class; rows that have no class have none.
     images = pc.dictionary_encode(annotations["image_id"].combine_chunks()).indices.to_numpy()
-    coded = pc.dictionary_encode(pa.array(classes, pa.string()))
-    place = images.astype(np.int64) * (len(coded.dictionary) + 1)
-    place += pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy()
+    place = images.astype(np.int64) * (len(keys.dictionary) + 1) + classes + 1
 
     model, drawn = box & ~human, box & human
     overlap = np.zeros(count)
-    boxes = np.zeros((count, 4))
-    boxes[box] = boxes_of(annotations["box"].filter(pa.array(box)))
-    theirs, ours = _by_place(place, drawn), _by_place(place, model)
-    for where, rows in ours.items():
-        if where in theirs:
-            overlap[rows] = best_overlap(boxes[rows], boxes[theirs[where]])
-    named = np.isin(place, place[(box | label) & human])
-    return _Found(model, overlap, classes, named)
-
-
-def _by_place(place: np.ndarray, wanted: np.ndarray) -> dict[int, np.ndarray]:
-    """The wanted rows of each place."""
-    rows = np.flatnonzero(wanted)
-    rows = rows[np.argsort(place[rows], kind="stable")]
-    places, starts = np.unique(place[rows], return_index=True)
-    return dict(zip(places.tolist(), np.split(rows, starts[1:]), strict=True)) if len(rows) else {}
+    # Only places where both have boxes are compared.
+    rows = np.flatnonzero(box & np.isin(place, place[drawn]) & np.isin(place, place[model]))
+    boxes = boxes_of(annotations["box"].take(pa.array(rows)))
+    singles = boxes.astype(np.float32)
+    first, second = overlapping(singles, place[rows], np.arange(len(rows)), 0.0)
+    mixed = human[rows[first]] != human[rows[second]]
+    first, second = first[mixed], second[mixed]
+    best = paired_iou(boxes[first], boxes[second])
+    for side in (first, second):
+        np.maximum.at(overlap, rows[side], np.where(model[rows[side]], best, 0))
+    named = np.isin(place, place[known & human])
+    return _Found(model, overlap, keys.dictionary.take(pa.array(classes, mask=classes < 0)), named)

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_engine.dataset import Dataset
+from data_engine.overlap import paired_iou
 from data_engine.quality.coco import check_source
 from data_engine.quality.shares import Shares
 
@@ -95,7 +96,7 @@ def recall_by_image(dataset: Dataset, predictions: str, truth: str, *, iou: floa
         answers = _answered(said, keys)
         said_at, true_at = _equal_pairs(answers, of_row)
         fit = np.zeros(len(said))
-        np.maximum.at(fit, said_at, _iou(said.box[said_at], judged.box[true_at]))
+        np.maximum.at(fit, said_at, paired_iou(said.box[said_at], judged.box[true_at]))
         best = _best(said, answers, len(keys))
         hit = (best >= 0) & (np.append(fit, 0.0)[best] >= iou)
         rows += zip(images.take(pa.array(keys[:, 0])).to_pylist(), hit.tolist(), repeat(1.0), strict=False)
@@ -143,7 +144,7 @@ def _counts(said: _Found, judged: _Found, iou: float) -> tuple[int, int, int, in
     answers = _answered(said, keys)
 
     said_at, true_at = _equal_pairs(answers, of_row)
-    overlaps = _iou(said.box[said_at], judged.box[true_at])
+    overlaps = paired_iou(said.box[said_at], judged.box[true_at])
     fit, reached = np.zeros(len(said)), np.zeros(len(judged))
     np.maximum.at(fit, said_at, overlaps)
     np.maximum.at(reached, true_at, overlaps)
@@ -154,7 +155,7 @@ def _counts(said: _Found, judged: _Found, iou: float) -> tuple[int, int, int, in
     answering = np.flatnonzero(answers >= 0)
     around_said = _around(said.box[answering], answers[answering], len(keys))
     around_true = _around(judged.box, of_row, len(keys))
-    merged = _iou(around_said, around_true) >= iou
+    merged = paired_iou(around_said, around_true) >= iou
     return (
         int((fit[best] >= iou).sum()),
         int(merged.sum()),
@@ -221,11 +222,3 @@ def _around(boxes: np.ndarray, owners: np.ndarray, count: int) -> np.ndarray:
     np.maximum.at(around[:, 2:], owners, boxes[:, 2:])
     around[np.isinf(around).any(axis=1)] = 0
     return around
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes row by row, (n, 4) each; 0 where neither has an area."""
-    shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(axis=1)
-    union = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - shared
-    overlap: np.ndarray = np.divide(shared, union, out=np.zeros(len(a)), where=union > 0)
-    return overlap
