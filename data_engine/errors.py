@@ -12,6 +12,7 @@
     │   ├── ModelLoadError       5  its weights are missing or unusable
     │   └── MissingPackageError  5  a package that it needs is not installed
     ├── IncompleteError          6  the run ended, but some units of work failed; running again retries them
+    ├── ChecksError              7  checks of a data set found something wrong with it
     └── ImageError               -  one image cannot be used; becomes a row in `failures`, never ends a run
 
 Exit code 0 means done, 1 a defect in this project (please report it), 130 interrupted by Ctrl-C.
@@ -89,6 +90,10 @@ class MissingPackageError(SpecialistError):
 
 class IncompleteError(FdeError):
     exit_code = 6
+
+
+class ChecksError(FdeError):
+    exit_code = 7
 
 
 class ImageError(FdeError):

@@ -49,7 +49,10 @@ def connect(
         connection.register("shards", survey.table())
     for name in _DERIVED:
         connection.execute(f"CREATE VIEW {name} AS {_view(name)}")
-    connection.execute(f"CREATE VIEW statements AS {(scope or find_scope(dataset)).sql()}")
+    for name, select in (scope or find_scope(dataset)).views().items():
+        # What every report asks for again is held; it is small beside the statements.
+        held = survey is not None and name != "statements"
+        connection.execute(f"CREATE {'TABLE' if held else 'VIEW'} {name} AS {select}")
     for name in _COUNTED:
         connection.execute(f"CREATE VIEW {name} AS {_view(name)}")
     return connection

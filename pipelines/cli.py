@@ -238,6 +238,76 @@ def view(
     serve(Dataset.open(dataset), host, port, token, read_only, not no_browser, _say)
 
 
+@app.command()
+def qa(
+    dataset: DatasetArgument,
+    round_: Annotated[
+        int | None,
+        typer.Option("--round", help="Look at what this round of verdicts kept; else the last.", min=0),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Look at all statements, also dropped ones.")
+    ] = False,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Only these sources; may be given several times.")
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="Another data set, to be held against.")] = None,
+    against_round: Annotated[
+        int | None, typer.Option(help="Another round, of this data set or of the one against.", min=0)
+    ] = None,
+    truth: Annotated[
+        str | None, typer.Option(help="A source of people's labels (human): AP, recall, CIDEr against it.")
+    ] = None,
+    sql_: Annotated[
+        list[Path] | None, typer.Option("--sql", help="A folder of your own checks and reports, as .sql.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", help="Shards that this recipe would make anew are stale.")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(help="The most memory DuckDB takes, e.g. 4GB.")] = None,
+    format_: Annotated[str, typer.Option("--format", "-f", help="text, or json: all of it.")] = "text",
+) -> None:
+    """Check DATASET, and print its figures beside those of FLD-5B. Ends with 7 when a check finds something.
+
+    Checks and reports are SQL files (docs/qa.md).
+    """
+    from rich.console import Console
+
+    from data_engine.dataset import Dataset
+    from data_engine.errors import QueryError
+    from data_engine.qa.scope import find_scope
+    from pipelines.qa import as_json
+    from pipelines.qa import qa as run
+    from pipelines.qa_text import print_findings
+
+    if format_ not in ("text", "json"):
+        raise QueryError(f"--format {format_!r} is neither text nor json", "choose one of them")
+    if everything and round_ is not None:
+        raise QueryError("--all and --round exclude each other", "leave one of them out")
+    opened, sources = Dataset.open(dataset), tuple(source or ())
+    other = None
+    if against is not None or against_round is not None:
+        place = opened if against is None else Dataset.open(against)
+        other = (
+            place,
+            find_scope(place, against_round, sources, everything=everything and against_round is None),
+        )
+    found = run(
+        opened,
+        find_scope(opened, round_, sources, everything=everything),
+        folders=sql_ or [],
+        against=other,
+        truth=truth,
+        recipe=None if recipe is None else _recipe(recipe),
+        memory_limit=memory,
+    )
+    if format_ == "json":
+        _say(as_json(found))
+    else:
+        print_findings(found, Console(width=None if sys.stdout.isatty() else 160, highlight=False))
+    found.raise_if_failed()
+
+
 @app.command("eval")
 def eval_(
     dataset: DatasetArgument,

@@ -20,20 +20,33 @@ class Scope:
     round: int | None = None
     sources: tuple[str, ...] = ()
 
-    def sql(self) -> str:
-        """The SELECT of the view `statements`."""
-        conditions = []
+    def views(self) -> dict[str, str]:
+        """The SELECTs of the relations that `statements` is made of, and of itself, in their order.
+
+        Ids are held against each other by a 64-bit hash, which takes a quarter of their memory: among the
+        5 billion statements of an FLD-5B, of which a fifth is dropped, 0.2 are expected to fall with another's.
+        """
+        if self.round is None:
+            return {"statements": f"SELECT a.* FROM annotations a {self._where([])}"}
+        verdicts = f"FROM verdicts WHERE round = {int(self.round)}"
+        return {
+            "_judged": f"SELECT DISTINCT source {verdicts}",
+            "_dropped": f"SELECT hash(annotation_id) AS id {verdicts} AND NOT kept",
+            # Not as joins: DuckDB might put the larger side, the statements, into memory.
+            "statements": "SELECT a.* FROM annotations a "
+            + self._where(
+                [
+                    "list_contains((SELECT list(source) FROM _judged), a.source)",
+                    "hash(a.annotation_id) NOT IN (SELECT id FROM _dropped)",
+                ]
+            ),
+        }
+
+    def _where(self, conditions: list[str]) -> str:
         if self.sources:
             names = ", ".join("'" + name.replace("'", "''") + "'" for name in self.sources)
-            conditions.append(f"a.source IN ({names})")
-        if self.round is not None:
-            judged = f"FROM verdicts v WHERE v.round = {int(self.round)}"
-            conditions.append(f"a.source IN (SELECT DISTINCT v.source {judged})")
-            conditions.append(
-                f"NOT EXISTS (SELECT 1 {judged} AND NOT v.kept AND v.annotation_id = a.annotation_id)"
-            )
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        return f"SELECT * FROM annotations a{where}"
+            conditions = [f"a.source IN ({names})", *conditions]
+        return f"WHERE {' AND '.join(conditions)}" if conditions else ""
 
     def __str__(self) -> str:
         what = "all statements" if self.round is None else f"what round {self.round} of verdicts kept"

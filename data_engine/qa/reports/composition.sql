@@ -2,14 +2,14 @@
 -- key: source, kind, made of
 -- Statements that name others as their members, by the sources of these: `+` stands between them, `?` for a
 -- member that is not there.
-WITH members AS (
-    SELECT parent_id, text AS member_id FROM annotations WHERE granularity = 'member'
+WITH links AS (
+    SELECT parent_id, text AS member_id FROM statements WHERE granularity = 'member'
 ), sources AS (
-    SELECT l.parent_id, string_agg(DISTINCT coalesce(m.source, '?'), ' + ' ORDER BY coalesce(m.source, '?')) AS made_of,
+    SELECT parent_id, string_agg(DISTINCT coalesce(m.source, '?'), ' + ' ORDER BY coalesce(m.source, '?')) AS made_of,
         count(*) AS members
-    FROM members l LEFT JOIN annotations m ON m.annotation_id = l.member_id
-    GROUP BY l.parent_id
+    FROM links LEFT JOIN annotations m ON m.annotation_id = member_id
+    GROUP BY parent_id
 )
 SELECT f.source, f.kind, s.made_of AS "made of", count(*) AS statements, avg(s.members) AS avg_members
-FROM sources s JOIN statements f ON f.annotation_id = s.parent_id
+FROM sources s JOIN annotations f ON f.annotation_id = s.parent_id
 GROUP BY ALL ORDER BY f.source, f.kind, statements DESC, "made of"
