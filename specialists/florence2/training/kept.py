@@ -25,10 +25,8 @@ COLUMNS = (
 )  # fmt: skip
 """All that `sequences` looks at."""
 
-_HAS_MASK = "mask.size"
-
-LOOKED_AT = ("annotation_id", "image_id", "kind", "granularity", "text", "parent_id", "box", _HAS_MASK)
-"""Enough to tell what there is, without the masks themselves."""
+LOOKED_AT = ("annotation_id", "image_id", "kind", "granularity", "text", "box", "mask")
+"""Enough to tell what there is."""
 
 
 class Kept:
@@ -76,11 +74,8 @@ class Kept:
         names = self.names(shard)
         verdicts = names.pop() if names and self.learn.verdicts is not None else None
         if not names:
-            plain = [name.partition(".")[0] for name in columns]
-            return pa.table({name: pa.array([], ANNOTATIONS.field(name).type) for name in plain})
+            return pa.table({name: pa.array([], ANNOTATIONS.field(name).type) for name in columns})
         rows = pa.concat_tables(read_table(store, name, columns) for name in names)
-        if _HAS_MASK in columns:
-            rows = rows.rename_columns({"size": "mask"})  # a part of a column is read under its own name
         if verdicts is None:
             return rows
         judged = read_table(store, verdicts, ["annotation_id", "kept"])

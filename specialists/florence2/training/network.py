@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -166,9 +167,12 @@ def _adapt(network: Network, rank: int, seed: int) -> None:
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     try:
-        network.adapted = get_peft_model(
-            network.model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_ADAPTED)
-        )
+        with warnings.catch_warnings():
+            # peft 0.21 asks the model for an attribute under a name that transformers retires.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            network.adapted = get_peft_model(
+                network.model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_ADAPTED)
+            )
     finally:
         torch.random.set_rng_state(state)
 
@@ -177,11 +181,11 @@ def checkpoint_layers(model: Any) -> None:
     """Keep a layer's input alone for the backward pass, and calculate the layer again there."""
     from torch.utils.checkpoint import checkpoint
 
-    model.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-    # The library does so for the language model's layers alone.
-    for stage in model.model.vision_tower.blocks:
-        for block in stage:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    # The library's own switch is for the language model's layers alone.
+    language = model.model.language_model
+    blocks = [block for stage in model.model.vision_tower.blocks for block in stage]
+    for layer in (*blocks, *language.encoder.layers, *language.decoder.layers):
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def set_side(network: Network, side: int, tables: Sequence[torch.Tensor] = ()) -> None:
