@@ -20,6 +20,7 @@ from data_engine.class_names import ClassNames
 from data_engine.errors import RecipeError
 from data_engine.overlap import Floats, boxes_of, paired_iou
 from data_engine.quality.coco import are_detections
+from filters.nms import DETECTIONS
 
 VERSION = 1
 
@@ -42,6 +43,8 @@ class RepeatsHuman:
     names of a class: `{person: [human, pedestrian]}`. Its value is the IoU. `where` must let people's
     rows through as well as the models'. Raises RecipeError.
     """
+
+    columns = DETECTIONS
 
     def __init__(
         self,
@@ -73,6 +76,8 @@ class Unconfirmed:
     A class that is in neither is not complete: the models' boxes of it stay. Its value is the largest IoU
     with a person's box of that class. Raises RecipeError.
     """
+
+    columns = DETECTIONS
 
     def __init__(
         self,

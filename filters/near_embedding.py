@@ -39,8 +39,15 @@ _SEARCHED = 3
 98.7 %, 3 99.7 % (benchmarks/embedding_neighbours.py)."""
 
 _ROWS = 1 << 10
+"""Rows of a list that are judged together."""
+
 _KEPT = 1 << 13
+"""Rows that they are compared with at once."""
+
 _ROUNDING = np.float32(1e-6)
+
+_MEMORY = "512MB"
+"""For putting the rows in order; what is more goes to disk."""
 
 _SOURCES = """
     SELECT DISTINCT a.source FROM annotations a WHERE a.kind = 'image' AND a.granularity = '{name}' {where}
@@ -72,6 +79,7 @@ class NearEmbedding:
     than one model.
     """
 
+    columns = ("image_id",)
     whole_image = True
 
     def __init__(self, name: str = "embedding", similarity: float = 0.95) -> None:
@@ -95,7 +103,7 @@ class NearEmbedding:
         with (
             storage_errors(tempfile.gettempdir()),
             tempfile.TemporaryFile(prefix="fde-embeddings-") as scratch,
-            connect(dataset) as connection,
+            connect(dataset, _MEMORY) as connection,
         ):
             ids, width = _written(run(connection, _EMBEDDINGS.format(**asked)), scratch)
             if not len(ids):
