@@ -40,9 +40,9 @@ class Merge:
     - `doubt`: the source of the student's likelihoods (`named`, `located`, `told`), `scorer` that of image-text
       scores. Without `doubt` no statement of the originals is dropped, renamed or moved.
     - `iou`: from which two boxes are one place; 0.5 is what detections are matched with everywhere.
-    - `weight_originals`, `weight_student`: how much a box of each counts in a mean, times its score and, of an
-      original, how likely the student finds its place. Equal by default: neither is known to be better.
-    - `add_above`, `doubt_below_named`, `doubt_below_located`, `rename_below`, `move_below`, `replace_below`: a
+    - `weight_student`: how much its boxes count in a mean where an original's count 1, each times its score and, of
+      an original, how likely the student finds its place.
+    - It and `add_above`, `doubt_below_named`, `doubt_below_located`, `rename_below`, `move_below`, `replace_below`: a
       number, or numbers by kind and granularity, `{region/phrase: 0.4, phrase: 0.6}`; `merge_settings.DEFAULTS`
       has those that hold otherwise and their reasons, `merge_calibration` finds them where there is truth.
     - `mask_iou`: a mask follows a box that moved no further than this; 0.8 is our choice, as is `inside`, the
@@ -64,8 +64,7 @@ class Merge:
         scorer: str | None = None,
         human: Sequence[str] = ("human",),
         iou: float = 0.5,
-        weight_originals: float = 1.0,
-        weight_student: float = 1.0,
+        weight_student: Threshold | None = None,
         add_above: Threshold | None = None,
         doubt_below_named: Threshold | None = None,
         doubt_below_located: Threshold | None = None,
@@ -88,6 +87,7 @@ class Merge:
             "rename_below": rename_below,
             "move_below": move_below,
             "replace_below": replace_below,
+            "weight_student": weight_student,
         }
         self.settings = MergeSettings(
             [source for source in originals if source not in human],
@@ -98,7 +98,6 @@ class Merge:
             iou,
             mask_iou,
             inside,
-            (weight_originals, weight_student),
             unscored,
             scorer_margin,
             max_boxes,

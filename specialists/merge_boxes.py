@@ -29,7 +29,15 @@ from specialists.merge_rows import (
     boxes_of,
     strongest,
 )
-from specialists.merge_settings import ADD_ABOVE, DOUBT_LOCATED, DOUBT_NAMED, MOVE, RENAME, MergeSettings
+from specialists.merge_settings import (
+    ADD_ABOVE,
+    DOUBT_LOCATED,
+    DOUBT_NAMED,
+    MOVE,
+    RENAME,
+    WEIGHT,
+    MergeSettings,
+)
 
 Pair = tuple[Row, list[Row]]
 
@@ -105,27 +113,23 @@ def is_doubted(row: Row, settings: MergeSettings) -> bool:
 
 
 def is_added(row: Row, settings: MergeSettings) -> bool:
-    score = settings.unscored if row.score is None else row.score
-    return score >= settings.above(ADD_ABOVE, row.kind, row.granularity)
+    return _sureness(row, settings) >= settings.above(ADD_ABOVE, row.kind, row.granularity)
 
 
 def strength(row: Row, settings: MergeSettings) -> float:
     """How much a box counts in a mean: by its side, its score, and how likely the student finds its place."""
-    side = settings.weights[1 if row.role == "student" else 0]
-    score = settings.unscored if row.score is None else row.score
+    side = settings.above(WEIGHT, row.kind, row.granularity) if row.role == "student" else 1.0
     located = row.likelihood.located
-    return side * score * (1.0 if math.isnan(located) else located)
+    return side * _sureness(row, settings) * (1.0 if math.isnan(located) else located)
 
 
-def mean_score(rows: Sequence[Row], settings: MergeSettings) -> float | None:
-    """The mean over members, by their sides' weights; None where no member has one."""
-    if all(row.score is None for row in rows):
-        return None
-    weights = [settings.weights[1 if row.role == "student" else 0] for row in rows]
-    scores = [settings.unscored if row.score is None else row.score for row in rows]
-    if len(set(scores)) == 1:
-        return scores[0]
-    return sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
+def best_score(rows: Sequence[Row], settings: MergeSettings) -> float | None:
+    """The surest member's, for that others agree makes it no less sure; None where that one has none."""
+    return max(rows, key=lambda row: _sureness(row, settings)).score
+
+
+def _sureness(row: Row, settings: MergeSettings) -> float:
+    return settings.unscored if row.score is None else row.score
 
 
 def kept_score(row: Row, settings: MergeSettings) -> float | None:
@@ -133,7 +137,7 @@ def kept_score(row: Row, settings: MergeSettings) -> float | None:
     known = [v for v in (row.likelihood.named, row.likelihood.located) if not math.isnan(v)]
     if not known:
         return row.score
-    return (settings.unscored if row.score is None else row.score) * min(known)
+    return _sureness(row, settings) * min(known)
 
 
 def match_things(rows: Sequence[Row], settings: MergeSettings) -> Matches:
@@ -272,7 +276,7 @@ def _agreed(
     if shape.quad is None:
         box = mean_box(boxes_of(members), [strength(row, settings) for row in members])
     first = originals[0]
-    score = mean_score(members, settings)
+    score = best_score(members, settings)
     row = Annotation(
         "region",
         first.text if name is None else name,

@@ -28,7 +28,8 @@ class Examples:
     `fixed`: the truths of statements that no threshold decides about. `added`: score and truth of what only
     the student says. `kept`: both likelihoods, truth, and the truth of what the student says instead (-1 for
     none of it right, -2 for nothing said). `renamed`: likelihood of the name, truth under the original's name
-    and under the student's. `moved`: likelihood of the place, IoU with truth of the mean and of the student's box.
+    and under the student's. `agreed`, of a thing that is right: how likely the originals' place is, how much they
+    count, their mean box, how much the student's counts at a weight of 1, its box, and truth's: 15 numbers.
     """
 
     truths: int = 0
@@ -36,7 +37,7 @@ class Examples:
     added: list[tuple[float, int]] = field(default_factory=list)
     kept: list[tuple[float, float, int, int]] = field(default_factory=list)
     renamed: list[tuple[float, int, int]] = field(default_factory=list)
-    moved: list[tuple[float, float, float]] = field(default_factory=list)
+    agreed: list[tuple[float, ...]] = field(default_factory=list)
 
 
 def region_examples(
@@ -122,39 +123,44 @@ class _About:
     examples: Examples
 
     def fixed(self, rows: Sequence[Row]) -> None:
-        self.examples.fixed += self._numbers([row.text or "" for row in rows], boxes_of(rows))[0].tolist()
+        self.examples.fixed += self._numbers([row.text or "" for row in rows], boxes_of(rows)).tolist()
 
     def agreed(self, pairs: Sequence[tuple[Row, str, list[Row]]]) -> None:
         for student, words, originals in pairs:
-            members = [*originals, student]
-            mean = mean_box(boxes_of(members), [strength(row, self.settings) for row in members])
-            numbers, shares = self._numbers([words, words], np.array([mean, student.box], np.float64))
-            self.examples.fixed.append(int(numbers[0]))
-            located = max((o.likelihood.located for o in originals), default=math.nan)
-            if len(originals) == 1 and not math.isnan(located) and numbers[0] >= 0:
-                self.examples.moved.append((located, float(shares[0]), float(shares[1])))
+            strengths = [strength(row, self.settings) for row in originals]
+            theirs = mean_box(boxes_of(originals), strengths)
+            own = strength(student, self.settings)
+            both = mean_box(np.array([theirs, student.box], np.float64), [sum(strengths), own])
+            number = int(self._numbers([words], np.array([both], np.float64))[0])
+            self.examples.fixed.append(number)
+            if number >= 0:
+                true = self.truth[number - self.examples.truths].box or ()
+                located = max(o.likelihood.located for o in originals)
+                self.examples.agreed.append(
+                    (located, sum(strengths), *theirs, own, *(student.box or ()), *true)
+                )
 
     def renamed(self, pairs: Sequence[tuple[Row, list[Row]]]) -> None:
         for student, originals in pairs:
-            (theirs,), _ = self._numbers([student.text or ""], boxes_of([student]))
-            ours, _ = self._numbers([o.text or "" for o in originals], boxes_of(originals))
+            (theirs,) = self._numbers([student.text or ""], boxes_of([student]))
+            ours = self._numbers([o.text or "" for o in originals], boxes_of(originals))
             for original, number in zip(originals, ours.tolist(), strict=True):
                 self.examples.renamed.append((original.likelihood.named, number, int(theirs)))
 
     def kept(self, rows: Sequence[Row], rivals: Sequence[Row | None]) -> None:
-        numbers, _ = self._numbers([row.text or "" for row in rows], boxes_of(rows))
+        numbers = self._numbers([row.text or "" for row in rows], boxes_of(rows))
         for row, rival, number in zip(rows, rivals, numbers.tolist(), strict=True):
             instead = -2
             if rival is not None:
-                instead = int(self._numbers([rival.text or ""], boxes_of([rival]))[0][0])
+                instead = int(self._numbers([rival.text or ""], boxes_of([rival]))[0])
             self.examples.kept.append((row.likelihood.named, row.likelihood.located, number, instead))
 
     def added(self, rows: Sequence[Row]) -> None:
-        numbers, _ = self._numbers([row.text or "" for row in rows], boxes_of(rows))
+        numbers = self._numbers([row.text or "" for row in rows], boxes_of(rows))
         for row, number in zip(rows, numbers.tolist(), strict=True):
             self.examples.added.append((self.settings.unscored if row.score is None else row.score, number))
 
-    def _numbers(self, texts: Sequence[str], boxes: Floats) -> tuple[NDArray[np.int64], Floats]:
-        best, shares = best_truths(self.kind, texts, boxes, self.truth, self.settings.names)
+    def _numbers(self, texts: Sequence[str], boxes: Floats) -> NDArray[np.int64]:
+        best = best_truths(self.kind, texts, boxes, self.truth, self.settings.names)
         # `truths` counts the images before this one.
-        return np.where(best == _NONE, _NONE, best + self.examples.truths), shares
+        return np.where(best == _NONE, _NONE, best + self.examples.truths)

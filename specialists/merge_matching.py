@@ -66,3 +66,11 @@ def mean_box(boxes: Floats, strengths: Sequence[float]) -> tuple[float, ...]:
     # A box that counts for nothing still has a place.
     weights = np.maximum(np.asarray(strengths, np.float64), 1e-6)
     return tuple((boxes * weights[:, None]).sum(axis=0) / weights.sum())
+
+
+def iou_of_pairs(a: Floats, b: Floats) -> Floats:
+    """Intersection over union of boxes row by row, (n, 4) each: (n,)."""
+    shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(axis=1)
+    union = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - shared
+    overlap: Floats = np.divide(shared, union, out=np.zeros(len(a)), where=union > 0)
+    return overlap

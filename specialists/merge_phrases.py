@@ -14,7 +14,7 @@ import numpy as np
 from data_engine.annotation import Annotation
 from data_engine.blacklist import plain_phrase
 from specialists.florence2.spans import Span, phrase_spans
-from specialists.merge_boxes import below, is_added, is_doubted, kept_score, mean_score, strength
+from specialists.merge_boxes import below, best_score, is_added, is_doubted, kept_score, strength
 from specialists.merge_carried import carry
 from specialists.merge_matching import matched, mean_box
 from specialists.merge_rows import ADDED, AGREED, HUMAN, KEPT, MOVED, Page, Row, boxes_of, strongest
@@ -175,7 +175,7 @@ def _merge(page: Page, told: Told, links: Links, settings: MergeSettings) -> Non
         trusted = [o for o in originals if not below(o.likelihood.located, settings, MOVE, o)]
         rows = [*trusted, student]
         box = mean_box(boxes_of(rows), [strength(row, settings) for row in rows])
-        put(box, mean_score(rows, settings), AGREED if trusted else MOVED, [*originals, student])
+        put(box, best_score(rows, settings), AGREED if trusted else MOVED, [*originals, student])
     doubted = [o for o in found.originals if is_doubted(o, settings)]
     for o in found.originals:
         if not any(o is one for one in doubted):

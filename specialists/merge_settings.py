@@ -17,9 +17,10 @@ DOUBT_LOCATED = "doubt_below_located"
 RENAME = "rename_below"
 MOVE = "move_below"
 REPLACE = "replace_below"
+WEIGHT = "weight_student"
 
 DEFAULTS: Mapping[str, float] = MappingProxyType(
-    {ADD_ABOVE: 0.5, DOUBT_NAMED: 0.1, DOUBT_LOCATED: 0.1, RENAME: 0.5, MOVE: 0.1, REPLACE: 0.5}
+    {ADD_ABOVE: 0.5, DOUBT_NAMED: 0.1, DOUBT_LOCATED: 0.1, RENAME: 0.5, MOVE: 0.1, REPLACE: 0.5, WEIGHT: 1.0}
 )
 """What stands where no truth says better (`specialists.merge_calibration`). All are choices of this project.
 
@@ -27,7 +28,8 @@ The likelihoods are relative to what the student would say itself. At 0.1 it fin
 as probable: little enough to take a statement back that only the originals have. A name falls at 0.5,
 since there the student has looked at the same place and says another one. `replace_below` is of whole texts:
 a mean over tokens that is halved is a text that goes wrong more than once. A student's score is a mean
-over four coordinates and no probability that there is a thing; 0.5 asks that it is sure of where.
+over four coordinates and no probability that there is a thing; 0.5 asks that it is sure of where. Equal
+weights say that neither side is known to be better.
 """
 
 Threshold = float | Mapping[str, float]
@@ -69,8 +71,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class MergeSettings:
-    """`weights` are how much the originals' and the student's boxes count in a mean. A box without a score
-    counts for `unscored`. `scorer_margin`: by how much a scorer must find one text better to prefer it."""
+    """Who has which part in a merge, and what of it is one number for all kinds of statements."""
 
     originals: Sequence[str]
     student: Sequence[str]
@@ -80,7 +81,6 @@ class MergeSettings:
     iou: float = 0.5
     mask_iou: float = 0.8
     inside: float = 0.8
-    weights: tuple[float, float] = (1.0, 1.0)
     unscored: float = 1.0
     scorer_margin: float = 0.0
     max_boxes: int = 2000
@@ -96,8 +96,6 @@ class MergeSettings:
             raise RecipeError(f"{sorted(map(str, both))[0]!r} has two parts in the merge", "name it once")
         if not (0 < self.iou <= 1 and 0 < self.mask_iou <= 1 and 0 < self.inside <= 1):
             raise RecipeError("iou, mask_iou and inside must lie above 0, and 1 at most", "correct `args`")
-        if not all(0 < weight < math.inf for weight in self.weights):
-            raise RecipeError("a weight must be above 0", "correct `weights`")
         if not 0 <= self.unscored <= 1 or not 0 <= self.scorer_margin <= 1 or self.max_boxes < 1:
             raise RecipeError(
                 "unscored and scorer_margin must lie in 0..1, and max_boxes be at least 1", "correct `args`"

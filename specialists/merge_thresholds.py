@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from data_engine.overlap import Floats
 from specialists.merge_examples import Examples
-from specialists.merge_settings import ADD_ABOVE, DEFAULTS, DOUBT_LOCATED, DOUBT_NAMED, MOVE, RENAME
+from specialists.merge_matching import iou_of_pairs
+from specialists.merge_settings import ADD_ABOVE, DEFAULTS, DOUBT_LOCATED, DOUBT_NAMED, MOVE, RENAME, WEIGHT
 from specialists.merge_sweep import first_claims, sweep
+
+_WEIGHTS = tuple(2.0**power for power in range(-6, 11))
+"""A student's scores may all be as low as some hundredths, and originals without scores count as sure."""
 
 
 def switched(rows: np.ndarray, default: float) -> float:
@@ -22,9 +28,12 @@ def thresholds_of(found: Examples, least: int) -> tuple[dict[str, float], dict[s
     """Thresholds of one key, and how many examples each was found from."""
     values: dict[str, float] = {}
     counts: dict[str, int] = {}
-    moved = np.array(found.moved, np.float64).reshape(-1, 3)
-    if len(moved) >= least:
-        values[MOVE], counts[MOVE] = switched(moved, DEFAULTS[MOVE]), len(moved)
+    agreed = np.array(found.agreed, np.float64).reshape(-1, 15)
+    if len(agreed) >= least:
+        weight, move = weighed(agreed, least)
+        values[WEIGHT], counts[WEIGHT] = weight, len(agreed)
+        if move is not None:
+            values[MOVE], counts[MOVE] = move, int((~np.isnan(agreed[:, 0])).sum())
     fixed = np.array(found.fixed, np.int64)
     taken = np.unique(fixed[fixed >= 0])
     base = (float(len(fixed)), float(len(taken)))
@@ -71,6 +80,32 @@ def thresholds_of(found: Examples, least: int) -> tuple[dict[str, float], dict[s
         best = f1
     values.update({name: value for name, value in current.items() if name in counts})
     return values, counts
+
+
+def weighed(agreed: Floats, least: int) -> tuple[float, float | None]:
+    """The weight of `_WEIGHTS` and the threshold of places at which the boxes of `Examples.agreed` (n, 15) overlap
+    truth's most on average. None for the threshold where fewer than `least` places were judged."""
+    judged = ~np.isnan(agreed[:, 0])
+    true = agreed[:, 11:15]
+    theirs = iou_of_pairs(agreed[:, 7:11], true)
+    found: list[tuple[float, float, float | None]] = []
+    for weight in _WEIGHTS:
+        means = iou_of_pairs(_means(agreed, weight), true)
+        move: float | None = None
+        if judged.sum() >= least:
+            move = switched(np.column_stack([agreed[:, 0], means, theirs])[judged], DEFAULTS[MOVE])
+        moved = agreed[:, 0] < (DEFAULTS[MOVE] if move is None else move)
+        found.append((float(np.where(moved, theirs, means).mean()), weight, move))
+    best = max(share for share, _, _ in found)
+    near = [one for one in found if one[0] >= best - 1e-12]
+    _, weight, move = min(near, key=lambda one: abs(math.log(one[1] / DEFAULTS[WEIGHT])))
+    return weight, move
+
+
+def _means(agreed: Floats, weight: float) -> Floats:
+    ours, theirs = agreed[:, 1:2], weight * agreed[:, 6:7]
+    means: Floats = (ours * agreed[:, 2:6] + theirs * agreed[:, 7:11]) / np.maximum(ours + theirs, 1e-12)
+    return means
 
 
 @dataclass(slots=True, eq=False)

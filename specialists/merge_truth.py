@@ -68,15 +68,14 @@ def alike(kind: str, a: Sequence[str], b: Sequence[str], names: ClassNames) -> B
 
 def best_truths(
     kind: str, texts: Sequence[str], boxes: Floats, truth: Sequence[Row], names: ClassNames
-) -> tuple[NDArray[np.int64], Floats]:
-    """Of each statement the truth of its words that it overlaps most, or -1 below `IOU`; and that IoU."""
+) -> NDArray[np.int64]:
+    """Of each statement the truth of its words that it overlaps most, or -1 below `IOU`."""
     if not truth or not len(boxes):
-        return np.full(len(boxes), -1, np.int64), np.zeros(len(boxes))
+        return np.full(len(boxes), -1, np.int64)
     fits = alike(kind, texts, [row.text or "" for row in truth], names)
     overlap = np.where(fits, iou(boxes, _boxes(row.box for row in truth)), 0.0)
     best = overlap.argmax(axis=1)
-    shares: Floats = overlap[np.arange(len(boxes)), best]
-    return np.where(shares >= IOU, best, -1).astype(np.int64), shares
+    return np.where(overlap[np.arange(len(boxes)), best] >= IOU, best, -1).astype(np.int64)
 
 
 def matches(

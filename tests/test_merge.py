@@ -113,7 +113,7 @@ def test_an_image_of_which_nothing_was_said_has_nothing():
         ({"student": "noisy"}, "two parts"),
         ({"doubt": "student"}, "two parts"),
         ({"iou": 0}, "iou"),
-        ({"weight_student": 0}, "weight"),
+        ({"weight_student": -1}, "weight_student"),
         ({"unscored": 2}, "unscored"),
         ({"add_above": -1}, "add_above"),
         ({"add_above": {"boxes": 0.5}}, "no kind"),

@@ -9,14 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_engine.annotation import Annotation
 from data_engine.class_names import ClassNames
 from data_engine.errors import DatasetError
 from specialists.merge_calibration import Calibration, Measured
 from specialists.merge_examples import Examples
-from specialists.merge_settings import ADD_ABOVE, DOUBT_LOCATED, DOUBT_NAMED, MOVE, RENAME
+from specialists.merge_rows import pages
+from specialists.merge_settings import (
+    ADD_ABOVE,
+    DOUBT_LOCATED,
+    DOUBT_NAMED,
+    MOVE,
+    RENAME,
+    WEIGHT,
+    MergeSettings,
+)
 from specialists.merge_sweep import first_claims, sweep
 from specialists.merge_thresholds import thresholds_of
 from specialists.merge_truth import best_truths, same_words, word_f1
+from tests.merge_statements import table
 
 value = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])
 worth = st.tuples(st.integers(0, 1), st.integers(0, 1)).map(lambda w: (max(w), w[1]))
@@ -63,12 +74,15 @@ def test_each_threshold_parts_right_from_wrong():
     found.kept = [(0.9, 0.7, i, -2) for i in range(12, 22)] + [(0.9, 0.3, -1, -2)] * 10
     found.kept += [(0.3, 0.9, -1, -2)] * 10 + [(float("nan"), float("nan"), 22, -2)] * 3
     found.renamed = [(0.2, 23, -1)] * 10 + [(0.1, -1, 24)] * 10
-    found.moved = [(0.4, 0.6, 0.9)] * 10 + [(0.6, 0.9, 0.7)] * 10
+    # Where the originals' place is unlikely the student's box is right, elsewhere the mean, if it counts 4 times.
+    found.agreed = [(0.4, 1, 0, 0, 10, 90, 0.25, 0, 0, 10, 10, 0, 0, 10, 10)] * 10
+    found.agreed += [(0.6, 1, 0, 0, 10, 10, 0.25, 0, 0, 10, 12, 0, 0, 10, 11)] * 90
     values, counts = thresholds_of(found, least=10)
     assert 0.609 < values[ADD_ABOVE] <= 0.802
     assert 0.3 < values[DOUBT_NAMED] <= 0.9 and 0.3 < values[DOUBT_LOCATED] <= 0.7
     assert 0.1 < values[RENAME] <= 0.2 and 0.4 < values[MOVE] <= 0.6
-    assert counts == {ADD_ABOVE: 20, DOUBT_NAMED: 30, DOUBT_LOCATED: 30, RENAME: 20, MOVE: 20}
+    assert values[WEIGHT] == 4
+    assert counts == {ADD_ABOVE: 20, DOUBT_NAMED: 30, DOUBT_LOCATED: 30, RENAME: 20, MOVE: 100, WEIGHT: 100}
 
 
 def test_a_phrase_is_its_words_without_its_article_or_the_end_of_longer_ones():
@@ -77,8 +91,14 @@ def test_a_phrase_is_its_words_without_its_article_or_the_end_of_longer_ones():
 
 
 def test_a_statement_is_right_about_the_truth_that_it_overlaps_most():
-    numbers, shares = best_truths("region", ["cup"], np.array([[0, 0, 2, 2.0]]), [], ClassNames())
-    assert numbers.tolist() == [-1] and shares.tolist() == [0]
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 18], [0, 0, 10, 10], [40, 40, 50, 50.0]])
+    names = ["Cup", "cup", "star", "cup"]
+    assert best_truths("region", names, boxes, [], ClassNames()).tolist() == [-1] * 4
+    said = table("truth", [Annotation("region", "cup", "phrase", box=(0, 0, 10, h)) for h in (20, 11)])
+    (page,) = pages(said, MergeSettings(["truth"], ["student"])).values()
+    by_height = [row.box[3] for row in page.rows]
+    found = best_truths("region", names, boxes, page.rows, ClassNames())
+    assert [by_height[i] if i >= 0 else None for i in found.tolist()] == [11, 20, None, None]
 
 
 def test_texts_are_compared_by_words_and_their_neighbours():

@@ -55,7 +55,7 @@ def test_boxes_of_one_name_at_one_place_are_their_mean_by_score_and_weight():
     student = table("student", [region("Cup", 0, 0, 20, 24, score=1.0)])
     found, doubted = outcome(noisy, student)
     assert found == [("agreed", "region", "phrase", "cup", (0, 0, 20, 22.67))] and not doubted
-    found, _ = outcome(noisy, student, weight_originals=2)
+    found, _ = outcome(noisy, student, weight_student={"region": 0.5})
     assert found == [("agreed", "region", "phrase", "cup", (0, 0, 20, 22))]
     # How likely the student finds the original's place counts too, and below a threshold its box is not used.
     found, _ = outcome(noisy, student, likelihoods((noisy, 0, "located", 0.5)))
@@ -64,11 +64,12 @@ def test_boxes_of_one_name_at_one_place_are_their_mean_by_score_and_weight():
     assert found == [("moved", "region", "phrase", "cup", (0, 0, 20, 24))]
 
 
-def test_scores_are_means_and_missing_ones_count_as_sure():
-    noisy = table("noisy", [region("cup", 0, 0, 20, 20)])
+def test_a_score_is_the_surest_members_and_lower_where_the_student_doubts_alone():
     student = table("student", [region("cup", 0, 0, 20, 20, score=0.5)])
-    (row,), *_ = parts(merged(pa.concat_tables([noisy, student])))
-    assert row["score"] == 0.75
+    for own, expected in ((0.25, 0.5), (0.75, 0.75), (None, None)):
+        noisy = table("noisy", [region("cup", 0, 0, 20, 20, score=own)])
+        (row,), *_ = parts(merged(pa.concat_tables([noisy, student])))
+        assert row["score"] == expected
     (row,), *_ = parts(merged(noisy))
     assert row["score"] is None
     doubt = likelihoods((noisy, 0, "named", 0.5), (noisy, 0, "located", 0.25))

@@ -134,7 +134,7 @@ def test_thresholds_from_held_out_truth_are_worth_no_less_than_the_defaults(data
 def test_without_held_out_images_or_doubt_the_defaults_stand(dataset):
     assert calibrate(dataset, "truth", ["noisy"], "student", held_out=0).thresholds == {}
     found = calibrate(dataset, "truth", ["noisy"], "student", held_out=0.5)
-    assert set(found.thresholds) == {"add_above"}
+    assert set(found.thresholds) == {"add_above", "weight_student"}
     with pytest.raises(DatasetError, match="nobody"):
         calibrate(dataset, "truth", ["nobody"], "student")
 
