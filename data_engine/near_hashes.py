@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
@@ -61,7 +63,12 @@ def _band(hashes: Words, start: int, end: int) -> Words:
     return key
 
 
-def from_hex(texts: list[str]) -> Words:
+def from_hex(texts: pa.ChunkedArray) -> Words:
     """Hexadecimal hashes of one length, a multiple of 16 digits, as (n, words)."""
-    data = np.frombuffer(bytes.fromhex("".join(texts)), dtype=">u8")
-    return data.astype(np.uint64).reshape(len(texts), -1)
+    words = [np.frombuffer(bytes.fromhex(_joined(chunk)), dtype=">u8") for chunk in texts.chunks]
+    return np.concatenate(words).astype(np.uint64).reshape(len(texts), -1)
+
+
+def _joined(texts: pa.Array) -> str:
+    whole = pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts)
+    return str(pc.binary_join(whole, "")[0])

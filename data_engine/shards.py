@@ -68,7 +68,14 @@ def read_provenances(store: Store, names: Sequence[str], threads: int = 16) -> l
 def read_table(store: Store, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     hint = "delete that file and run the stage again: only it is made anew"
     with _damage_told(store, name, hint), store.open(name) as file:
-        return pq.read_table(file, columns=columns)
+        shard = pq.ParquetFile(file)
+        absent = [column for column in columns or () if column not in shard.schema_arrow.names]
+        if absent:
+            raise DatasetError(
+                f"the shard {store.path(name)} has no column {absent[0]!r}",
+                "its columns stand in data_engine/schema.py; delete that file and run the stage again",
+            )
+        return shard.read(columns=columns)
 
 
 def iter_batches(

@@ -24,6 +24,8 @@ class Blacklisted:
     Rows without text stay. Raises RecipeError.
     """
 
+    columns = ("text",)
+
     def __init__(self, words: Sequence[str] = (), but: Sequence[str] = ()) -> None:
         if isinstance(words, str) or isinstance(but, str):
             raise RecipeError("`words` and `but` are lists", "write [a, b]")

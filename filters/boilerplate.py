@@ -35,6 +35,8 @@ class Boilerplate:
     recipe's own after the built-in ones. Raises RecipeError for a pattern that RE2 does not take.
     """
 
+    columns = ("text",)
+
     def __init__(self, patterns: Sequence[str] = (), built_in: bool = True) -> None:
         if isinstance(patterns, str):
             raise RecipeError("`patterns` is one string", "write a list")

@@ -11,6 +11,8 @@ VERSION = 1
 class MinimumSide:
     """Keeps rows whose box has a shorter side of at least `pixels`; rows without a box are kept."""
 
+    columns = ("box",)
+
     def __init__(self, pixels: float) -> None:
         self.pixels = pixels
 

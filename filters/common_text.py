@@ -9,9 +9,8 @@ import pyarrow.compute as pc
 
 from data_engine.dataset import Dataset
 from data_engine.errors import RecipeError
-from data_engine.query import sql
 from data_engine.recipe import Where
-from data_engine.where_sql import where_sql
+from data_engine.where_sql import surveyed, where_sql
 
 VERSION = 1
 
@@ -29,6 +28,8 @@ class CommonText:
     number of images. Raises RecipeError.
     """
 
+    columns = ("text",)
+
     def __init__(self, most: int = 10) -> None:
         if most < 1:
             raise RecipeError(f"most is {most}", "it must be at least 1")
@@ -37,7 +38,7 @@ class CommonText:
 
     def survey(self, dataset: Dataset, where: Where) -> str:
         """Count every text of the data set; out of core, so it may be larger than memory."""
-        self.common = sql(dataset, _COMMON.format(where=where_sql(where), most=self.most))
+        self.common = surveyed(dataset, _COMMON.format(where=where_sql(where), most=self.most))
         found = hashlib.sha256()
         for text, images in zip(*(self.common[name].to_pylist() for name in ("text", "images")), strict=True):
             found.update(f"{images} {text}\n".encode())

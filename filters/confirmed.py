@@ -12,7 +12,7 @@ from data_engine.box_pairs import groups_of, overlapping
 from data_engine.class_names import ClassNames
 from data_engine.errors import RecipeError
 from data_engine.quality.coco import are_detections
-from filters.nms import boxes_of
+from filters.nms import DETECTIONS, boxes_of
 
 VERSION = 1
 
@@ -28,6 +28,8 @@ class Confirmed:
     Its `where` must let several sources through. Rows that are no detections stay. Its value is the number
     of other sources that have the box. Raises RecipeError.
     """
+
+    columns = DETECTIONS
 
     def __init__(
         self,

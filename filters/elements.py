@@ -18,6 +18,8 @@ from data_engine.where_sql import quoted, says
 
 VERSION = 1
 
+_COLUMNS = ("annotation_id", "granularity", "parent_id", "text")
+
 _COUNTS = """
     SELECT parent_id, json_array_length(text, '$.objects') AS objects,
         json_array_length(text, '$.attributes') AS attributes, json_array_length(text, '$.actions') AS actions,
@@ -34,6 +36,8 @@ class MostObjects:
     average (Table 3); 60 is about twice that. The value is the number of objects. A text that nobody has
     taken apart stays. Raises RecipeError, and SpecialistError where the whole data set has no such text.
     """
+
+    columns = _COLUMNS
 
     def __init__(self, most: int = 60) -> None:
         if most < 1:
@@ -60,6 +64,8 @@ class MinimumComplexity:
 
     The value is the object's complexity. A text that nobody has taken apart stays. Raises as MostObjects.
     """
+
+    columns = _COLUMNS
 
     def __init__(self, objects: int = 2, actions: int = 0, attributes: int = 0) -> None:
         if min(objects, actions, attributes) < 0:

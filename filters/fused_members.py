@@ -17,6 +17,8 @@ class FusedMembers:
     A box whose fused region an earlier filter dropped goes too: it had part in what was judged.
     """
 
+    columns = ("annotation_id", "granularity", "text")
+
     def __call__(self, annotations: pa.Table) -> pa.BooleanArray:
         members = pc.fill_null(pc.equal(annotations["granularity"], MEMBER), False)
         used = annotations["text"].filter(members)

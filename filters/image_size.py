@@ -20,6 +20,8 @@ class ImageSize:
     The value is the shorter side. Raises RecipeError.
     """
 
+    columns = ()
+
     image_columns = ("width", "height")
     whole_image = True
 

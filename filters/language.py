@@ -28,6 +28,8 @@ class Language:
     and MissingPackageError.
     """
 
+    columns = ("text",)
+
     def __init__(
         self, languages: Sequence[str] = ("en",), minimum: float = 0.02, minimum_words: int = 3
     ) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_engine.dataset import Dataset
 from data_engine.errors import RecipeError, SpecialistError
+from data_engine.recipe import Where
+from data_engine.where_sql import quoted, says
 
 VERSION = 1
 
@@ -20,9 +23,10 @@ class Measure:
     the row's score, or the number that its text is. An image without the measure stays, with all that
     was said of it. Its `where` must let such rows through (`kind: image`).
 
-    Raises RecipeError, and SpecialistError where no image at all has the measure.
+    Raises RecipeError, and SpecialistError where no image of the whole data set has the measure.
     """
 
+    columns = ("kind", "granularity", "text", "score")
     whole_image = True
 
     def __init__(self, name: str, minimum: float | None = None, maximum: float | None = None) -> None:
@@ -32,13 +36,17 @@ class Measure:
         self.minimum = minimum
         self.maximum = maximum
 
-    def __call__(self, annotations: pa.Table) -> pa.BooleanArray:
-        values = self.values(annotations)
-        if len(values) and values.null_count == len(values):
+    def survey(self, dataset: Dataset, where: Where) -> str:
+        """Look for the measure in the whole data set: one shard may have none."""
+        if not says(dataset, where, f"kind = 'image' AND granularity = {quoted(self.name)}"):
             raise SpecialistError(
                 f"no image has a measure {self.name!r}",
                 "run the specialist that measures it, and let `where` see its rows (kind: image)",
             )
+        return ""
+
+    def __call__(self, annotations: pa.Table) -> pa.BooleanArray:
+        values = self.values(annotations)
         keep = pa.array([True] * len(values), pa.bool_())
         if self.minimum is not None:
             keep = pc.and_(keep, pc.fill_null(pc.greater_equal(values, self.minimum), True))

@@ -12,18 +12,17 @@ from data_engine.box_pairs import Ints
 from data_engine.dataset import Dataset
 from data_engine.errors import RecipeError, SpecialistError
 from data_engine.near_hashes import from_hex, near_pairs
-from data_engine.query import sql
 from data_engine.recipe import Where
-from data_engine.where_sql import where_sql
+from data_engine.where_sql import surveyed, where_sql
 from filters.nms import decided
 
 VERSION = 1
 
 _HASHES = """
-    SELECT a.image_id, min(lower(a.text)) AS hash, any_value(i.width::BIGINT * i.height) AS pixels
+    SELECT a.image_id, min(lower(a.text)) AS hash
     FROM annotations a JOIN images i USING (image_id)
     WHERE a.kind = 'image' AND a.granularity = '{name}' AND regexp_full_match(a.text, '(?i)([0-9a-f]{{16}})+') {where}
-    GROUP BY a.image_id ORDER BY pixels DESC, a.image_id
+    GROUP BY a.image_id ORDER BY any_value(i.width::BIGINT * i.height) DESC, a.image_id
 """
 
 
@@ -43,6 +42,7 @@ class NearDuplicate:
     number of bits that differ. Raises RecipeError, and SpecialistError where there is no such hash.
     """
 
+    columns = ("image_id",)
     whole_image = True
 
     def __init__(self, name: str = "perceptual_hash", distance: int = 4) -> None:
@@ -56,17 +56,16 @@ class NearDuplicate:
 
     def survey(self, dataset: Dataset, where: Where) -> str:
         """Find the copies of the whole data set."""
-        found = sql(dataset, _HASHES.format(name=self.name, where=where_sql(Where(source=where.source))))
+        found = surveyed(dataset, _HASHES.format(name=self.name, where=where_sql(Where(source=where.source))))
         if not found.num_rows:
             raise SpecialistError(
                 f"no image has a hash {self.name!r}", "run specialists.image_measures:ImageMeasures first"
             )
-        texts = found["hash"].to_pylist()
-        if len({len(text) for text in texts}) != 1:
+        if len(pc.unique(pc.utf8_length(found["hash"]))) != 1:
             raise SpecialistError(
                 f"hashes {self.name!r} of several lengths", "name one source of them under `where`"
             )
-        bits = copies(from_hex(texts), self.distance)
+        bits = copies(from_hex(found["hash"]), self.distance)
         rows = np.flatnonzero(bits >= 0)
         self.copies = pa.table(
             {"image_id": found["image_id"].take(pa.array(rows)), "bits": pa.array(bits[rows], pa.float32())}

@@ -23,6 +23,8 @@ class PersonalData:
     miss what is written in other ways, and names: it makes such data rare, not absent. Rows without text stay.
     """
 
+    columns = ("text",)
+
     def __call__(self, annotations: pa.Table) -> pa.BooleanArray:
         found = pc.match_substring_regex(annotations["text"], _ANY)
         return pc.invert(pc.fill_null(found, False)).combine_chunks()

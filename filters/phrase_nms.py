@@ -31,6 +31,8 @@ class PhraseNms:
     is the score. Raises RecipeError.
     """
 
+    columns = ("kind", *_COLUMNS)
+
     def __init__(self, iou: float = 0.9, across: str = "text") -> None:
         if not 0 <= iou < 1:
             raise RecipeError(f"iou is {iou}", "it must be at least 0 and below 1")

@@ -37,6 +37,8 @@ class ReadText:
     so does what the OCR said itself. Raises RecipeError.
     """
 
+    columns = ("annotation_id", "image_id", "kind", "granularity", "text")
+
     def __init__(self, most: float = 0.5) -> None:
         if not 0 <= most < 1:
             raise RecipeError(f"most is {most}", "it must lie in 0..1 (below 1)")

@@ -25,6 +25,8 @@ class Repetition:
     Rows without text stay. Raises RecipeError.
     """
 
+    columns = ("text",)
+
     def __init__(self, most: float = 0.4, words: int = 3) -> None:
         if not 0 <= most < 1 or words < 1:
             raise RecipeError("most must lie in 0..1 (below 1), words be at least 1", "correct `args`")

@@ -27,6 +27,8 @@ class MinimumSimilarity:
     Raises SpecialistError where the whole data set has not one score.
     """
 
+    columns = ("annotation_id", "granularity", "parent_id", "score", "source")
+
     def __init__(
         self, scorer: str, minimum: float, by_granularity: Mapping[str, float] | None = None
     ) -> None:

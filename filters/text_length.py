@@ -17,6 +17,8 @@ _WORD = r"[^\t-\r\x1c-\x20\x{85}\p{Z}]+"
 class TextLength:
     """Keeps texts within the given numbers of words and characters; rows without text are kept."""
 
+    columns = ("text",)
+
     def __init__(
         self, minimum_words: int = 3, minimum_characters: int = 6, maximum_characters: int = 10_000
     ) -> None:

@@ -20,6 +20,8 @@ class Ungrounded:
     without a single phrase says nothing about its texts unless `strict`. The value is the number of phrases.
     """
 
+    columns = ("annotation_id", "image_id", "kind", "granularity", "parent_id", "text")
+
     def __init__(self, minimum: int = 1, strict: bool = False) -> None:
         if minimum < 1:
             raise RecipeError(f"minimum is {minimum}", "it must be at least 1")

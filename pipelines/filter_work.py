@@ -153,10 +153,10 @@ class FilterWorker:
         schema = pa.schema([ANNOTATIONS.field(name) for name in self.judge.columns])
         tables = [schema.empty_table()]
         for name in self.verdicts.sources(shard):
-            table = read_table(self.verdicts.dataset.store, f"annotations/{name}/{shard}.parquet")
+            table = self.verdicts.dataset.annotations(name, shard, schema.names)
             try:
-                tables.append(table.select(schema.names).cast(schema))
-            except (KeyError, ValueError, pa.ArrowException) as error:
+                tables.append(table.cast(schema))
+            except (ValueError, pa.ArrowException) as error:
                 raise DatasetError(
                     f"annotations/{name}/{shard}.parquet is no table of annotations: "
                     f"{' '.join(str(error).split())[:200]}",

@@ -26,16 +26,17 @@ NEEDING = [
     ("filters.elements:MostObjects", {}, "taken apart"),
     ("filters.elements:MinimumComplexity", {"objects": 2}, "taken apart"),
     ("filters.similarity:MinimumSimilarity", {"scorer": "clip", "minimum": 0.5}, "'clip' scored nothing"),
+    ("filters.measure:Measure", {"name": "sharpness", "minimum": 0.5}, "no image has a measure 'sharpness'"),
 ]
 
 
 def dataset(tmp_path: Path, judged: int) -> Dataset:
-    """Texts of four images in two shards; of the first `judged` shards each was taken apart and scored."""
+    """Texts of four images in two shards; of the first `judged` shards each was taken apart and scored, and each image measured."""
     write_pictures(tmp_path / "pictures", 4)
     ingest(str(tmp_path / "pictures"), str(tmp_path / "ds"), shard_size=2)
     made = Dataset.open(str(tmp_path / "ds"))
     for number, shard in enumerate(made.shards):
-        rows = {name: AnnotationRows(name) for name in ("captions", "parts", "clip")}
+        rows = {name: AnnotationRows(name) for name in ("captions", "parts", "clip", "measures")}
         for batch in made.image_batches(shard, 100, ["image_id"]):
             for image_id in batch["image_id"].to_pylist():
                 rows["captions"].add(image_id, [Annotation("text", "a dog", "brief")])
@@ -43,6 +44,7 @@ def dataset(tmp_path: Path, judged: int) -> Dataset:
             hangs: dict[str, Any] = {"parent": row["annotation_id"]}
             rows["parts"].add(row["image_id"], [Annotation("text", ELEMENTS, "elements", **hangs)])
             rows["clip"].add(row["image_id"], [Annotation("text", granularity="brief", score=0.25, **hangs)])
+            rows["measures"].add(row["image_id"], [Annotation("image", "0.25", "sharpness")])
         for name, gathered in rows.items():
             write_shard(made.store, f"annotations/{name}/{shard}.parquet", gathered.table(), ANNOTATIONS, {})
     return made
@@ -58,7 +60,7 @@ def test_a_shard_of_which_nothing_was_said_stays_whole(
 ) -> None:
     made = dataset(tmp_path, judged=1)
     summary = filter_dataset(made, recipe(use, args))
-    assert summary.seen == 8 and summary.kept >= 2
+    assert summary.seen == 10 and summary.kept >= 2
     with pytest.raises(SpecialistError, match=told):
         filter_dataset(made, recipe(use, args, source="captions"))
 

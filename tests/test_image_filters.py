@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -117,7 +118,9 @@ def test_what_stays_and_what_falls_is_what_a_plain_loop_says(hashes, distance):
 
 
 def test_hashes_of_several_words():
-    found = list(near_pairs(from_hex(["0" * 32, "0" * 31 + "1", "f" * 32, "8" + "0" * 31]), 2))
+    found = list(
+        near_pairs(from_hex(pa.chunked_array([["0" * 32, "0" * 31 + "1"], ["f" * 32, "8" + "0" * 31]])), 2)
+    )
     pairs = {(int(i), int(j)) for first, second, _ in found for i, j in zip(first, second, strict=True)}
     assert pairs == {(0, 1), (0, 3), (1, 3)}
 

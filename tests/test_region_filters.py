@@ -60,8 +60,10 @@ def table(found: Sequence[tuple[str, str, str, Sequence[float], float | None]]) 
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
+    """In single precision, as torchvision compares it with a threshold; for coordinates that are whole numbers."""
     shared = max(min(a[2], b[2]) - max(a[0], b[0]), 0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0)
-    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return float(np.float32(shared) / np.float32(union))
 
 
 @given(detections, st.sampled_from([0.0, 0.3, 0.5, 0.7]), st.booleans(), st.booleans())
