@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_engine.overlap import Floats
-from specialists.merge_boxes import match_things, strength, things_by_granularity
+from specialists.merge_decisions import strength
 from specialists.merge_matching import mean_box
 from specialists.merge_phrases import links_of, match_links
+from specialists.merge_places import match_things, things_by_granularity
 from specialists.merge_rows import Page, Row, boxes_of
 from specialists.merge_settings import MergeSettings, key_of
 from specialists.merge_texts import Told, best_text, told_share

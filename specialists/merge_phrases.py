@@ -14,8 +14,8 @@ import numpy as np
 from data_engine.annotation import Annotation
 from data_engine.blacklist import plain_phrase
 from specialists.florence2.spans import Span, phrase_spans
-from specialists.merge_boxes import below, best_score, is_added, is_doubted, kept_score, strength
 from specialists.merge_carried import carry
+from specialists.merge_decisions import below, best_score, is_added, is_doubted, kept_score, strength
 from specialists.merge_matching import matched, mean_box
 from specialists.merge_rows import ADDED, AGREED, HUMAN, KEPT, MOVED, Page, Row, boxes_of, strongest
 from specialists.merge_settings import MOVE, MergeSettings

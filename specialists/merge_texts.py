@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from data_engine.annotation import Annotation
 from data_engine.quality.text import normalised
-from specialists.merge_boxes import is_added
+from specialists.merge_decisions import is_added
 from specialists.merge_rows import ADDED, AGREED, CHOSEN, HUMAN, KEPT, Page, Row
 from specialists.merge_settings import REPLACE, MergeSettings
 
