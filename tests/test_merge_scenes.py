@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +171,11 @@ def test_sql_shows_what_was_changed_and_why(dataset):
         FROM changes WHERE change = 'renamed' AND kind = 'region'""",
     ).to_pylist()
     assert renamed["n"] == renamed["said"] > 0
+
+
+def test_the_queries_of_the_document_run(dataset):
+    text = (Path(__file__).resolve().parents[1] / "docs" / "merging.md").read_text()
+    queries = re.findall(r'fde sql DATASET "([^"]*FROM changes[^"]*)"', text)
+    assert len(queries) == 3
+    for query in queries:
+        assert sql(dataset, query.replace("merged-1", "merged")).num_rows
