@@ -19,7 +19,7 @@ from data_engine.storage import resolve
 
 _BY_SHARD = ("images", "annotations", "verdicts")
 
-_GROUP_ROWS = 2_000_000
+GROUP_ROWS = 2_000_000
 """Annotations of the shards that are looked at together: their ids fit the processor's memory many times over."""
 
 _FILES = 200
@@ -92,7 +92,7 @@ def _groups(surveyed: Survey) -> Iterator[set[str]]:
     for shard in sorted(rows):
         names.add(shard)
         total += rows[shard]
-        if total >= _GROUP_ROWS:
+        if total >= GROUP_ROWS:
             yield names
             names, total = set(), 0
     if names:

@@ -102,7 +102,7 @@ class Survey:
 def survey(dataset: Dataset, wanted: Mapping[str, str] | None = None, threads: int = 16) -> Survey:
     """Look at the footer of every file. `wanted` are fingerprints by specialist, of a recipe that the data set
     should be of: shards of another are stale. Without, those are stale that differ from most of their source,
-    and verdicts on other annotations than there are."""
+    and verdicts of the last round on other annotations than there are."""
     places = list(_places(dataset))
     with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(partial(_read, dataset), places, chunksize=64))
@@ -185,8 +185,9 @@ def _with_stale(shards: list[Shard], wanted: Mapping[str, str]) -> Iterator[Shar
             if shard.tables == "annotations":
                 prints.setdefault(shard.shard, {})[shard.stage] = mark
     usual = {stage: marks.most_common(1)[0][0] for stage, marks in stages.items()}
+    last = max((int(shard.stage) for shard in shards if shard.tables == "verdicts"), default=None)
     for shard in shards:
-        yield replace(shard, stale=_stale(shard, wanted, usual, prints)) if shard.usable else shard
+        yield replace(shard, stale=_stale(shard, wanted, usual, prints, last)) if shard.usable else shard
 
 
 def _stale(
@@ -194,6 +195,7 @@ def _stale(
     wanted: Mapping[str, str],
     usual: Mapping[tuple[str, str], str],
     prints: Mapping[str, dict[str, str | None]],
+    last: int | None,
 ) -> str | None:
     mark = shard.provenance.get("fingerprint")
     if shard.tables == "annotations" and shard.stage in wanted:
@@ -202,7 +204,8 @@ def _stale(
         return "made by other settings than most shards of its source"
     # As pipelines.filter writes it: what was judged, by source.
     inputs = shard.provenance.get("inputs")
-    if shard.tables == "verdicts" and inputs is not None and inputs != digest(prints.get(shard.shard, {})):
+    judged_last = shard.tables == "verdicts" and shard.stage == str(last)
+    if judged_last and inputs is not None and inputs != digest(prints.get(shard.shard, {})):
         return "its annotations were made anew, or are more, since they were judged"
     return None
 
