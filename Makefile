@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.PHONY: demo test test-slow lint format lock bench clean
+.PHONY: demo test test-slow lint format lock bench bench-refine clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make test       set up .venv, then run the tests (make test-slow: the slow ones)"
 	@echo "make lint       lint, format and type checks"
 	@echo "make bench      the benchmarks (docs/performance.md)"
+	@echo "make bench-refine  labels of drawn scenes before and after refinement (docs/refine.md; takes hours)"
 	@echo "make lock       resolve the dependencies anew into requirements.lock"
 
 .uv/bin/uv:
@@ -45,6 +46,9 @@ format: .venv/ready
 
 bench: .venv/ready
 	.venv/bin/python benchmarks/memory.py
+
+bench-refine: .venv/ready
+	.venv/bin/python benchmarks/refine.py run --noise independent class systematic
 
 lock: | $(filter .uv/bin/uv,$(UV))
 	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --no-emit-index-url --no-annotate \

@@ -50,8 +50,8 @@ def labels_fingerprint(dataset: Dataset, labels: Labels) -> str:
 def train(dataset: Dataset, recipe: Recipe, number: int, say: Callable[[str], None]) -> Path:
     """The student of a round, trained unless it is there already. Returns its folder.
 
-    A training that was interrupted goes on. A student of other settings or labels is removed, and the rounds
-    from this one on are taken back, for they build on it.
+    A training that was interrupted goes on. Where settings or labels have changed, the rounds from this one on
+    are taken back, for they build on the student.
     """
     refine = _refine(recipe)
     labels = labels_of(refine, number - 1)
@@ -66,15 +66,15 @@ def train(dataset: Dataset, recipe: Recipe, number: int, say: Callable[[str], No
         }
     )
     facts = read_facts(dataset, number, "student")
-    if facts.get("fingerprint") != fingerprint:
-        retire(dataset, number)
-        if output.exists():
-            say(f"round {number}: the student is of other settings or labels; it is trained anew")
-            dataset.store.delete_folder(f"models/{number}")
-        write_facts(dataset, number, "student", {"fingerprint": fingerprint, "trained": False})
-    elif facts.get("trained") and (output / "training.json").is_file():
+    there = (output / "training.json").is_file()
+    if facts.get("fingerprint") == fingerprint and facts.get("trained") and there:
         say(f"round {number}: the student is trained already")
         return output
+    if facts and facts.get("fingerprint") != fingerprint:
+        say(f"round {number}: the student's settings or labels have changed since it was begun")
+    # Whether an output, or what is left of an interrupted training, is of these settings, its trainer knows.
+    retire(dataset, number)
+    write_facts(dataset, number, "student", {"fingerprint": fingerprint, "trained": False})
     say(f"round {number}: training a student on what is kept of {', '.join(labels.sources)}")
     add_import_folder(recipe.folder)
     trainer: Trainer = load(refine.student.use, dict(refine.student.args), "refine.student")

@@ -43,7 +43,18 @@ def test_exit_codes_stand_in_the_error_tree_and_in_the_docs():
 
 def test_the_command_reference_is_what_help_prints():
     """Written by `FDE_WRITE_DOCS=1 make test`, held against --help otherwise."""
-    commands = [[], ["ingest"], ["annotate"], ["filter"], ["sql"], ["qa"], ["eval"], ["draw"], ["demo"]]
+    commands = [
+        [],
+        ["ingest"],
+        ["annotate"],
+        ["filter"],
+        ["refine"],
+        ["sql"],
+        ["qa"],
+        ["eval"],
+        ["draw"],
+        ["demo"],
+    ]
     commands += [["recipe", "list"], ["recipe", "show"], ["recipe", "check"]]
     commands += [["scenes", "make"], ["scenes", "train"], ["scenes", "evaluate"]]
     parts = ["# Command reference\n\nWhat `--help` prints, command by command.\n"]
