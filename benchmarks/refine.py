@@ -264,7 +264,7 @@ def main() -> None:
     else:
         from refine_sparse import sparse
 
-        sparse(options)
+        sparse(options, scenes, say)
 
 
 if __name__ == "__main__":
