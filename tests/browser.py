@@ -38,7 +38,7 @@ def opened(browser: Any, url: str, **context: Any) -> Iterator[Any]:
     made = browser.new_context(**context)
     try:
         page = made.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(15_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",
@@ -50,4 +50,4 @@ def opened(browser: Any, url: str, **context: Any) -> Iterator[Any]:
         yield page
     finally:
         made.close()
-    assert complaints == []
+    assert not complaints, complaints

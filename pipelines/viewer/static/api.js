@@ -9,14 +9,14 @@ export class Refusal extends Error {
 }
 
 async function answered(response) {
-  let answer;
+  if (response.ok) return response.json();
+  let answer = {};
   try {
     answer = await response.json();
   } catch {
-    answer = {};
+    // Its status says enough.
   }
-  if (!response.ok) throw new Refusal(answer, response.status);
-  return answer;
+  throw new Refusal(answer, response.status);
 }
 
 export async function get(path, parameters = {}, signal = undefined) {

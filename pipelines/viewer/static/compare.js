@@ -3,7 +3,7 @@
 import { captionWords, phraseGroups } from "./caption.js";
 import { count, el, Hues } from "./dom.js";
 import { alike, counterparts, dropped, textName, texts, voice } from "./model.js";
-import { go } from "./place.js";
+import { go, here } from "./place.js";
 import { Stage } from "./stage.js";
 import { fate } from "./statement.js";
 
@@ -34,7 +34,7 @@ export function showComparison(body, story, sides, place, context) {
     const name = ["left", "right"][i];
     const choice = el(
       "select",
-      { "aria-label": i ? "Right side" : "Left side", name, onchange: (event) => go({ ...place, [name]: event.target.value }) },
+      { "aria-label": i ? "Right side" : "Left side", name, onchange: (event) => go({ ...here(), [name]: event.target.value }) },
       options.map((option) => el("option", { value: option, selected: option === side }, option)),
     );
     const stage = new Stage(story.image, `what ${side} says`, light);
@@ -72,7 +72,7 @@ export function showComparison(body, story, sides, place, context) {
       ),
     );
   });
-  const pairs = other.size / 2;
+  const pairs = regions[0].filter((s) => other.has(s)).length;
   const named = regions[0].filter((s) => other.has(s) && alike(s, other.get(s))).length;
   const summary = regions.some((list) => list.length)
     ? `${count(pairs, "region")} in both (IoU at least 0.5), ${named} of them with the same text; ${regions[0].length - pairs} only on the left, ${regions[1].length - pairs} only on the right`

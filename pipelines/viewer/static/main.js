@@ -81,7 +81,11 @@ async function start() {
   byId("help-open").addEventListener("click", () => byId("help").showModal());
   makeForm(byId("side"), overview, (search) => go(search));
   await render();
-  suggest(byId("side"), await get("/api/suggestions"), overview, here());
+  try {
+    suggest(byId("side"), await get("/api/suggestions"), overview, here());
+  } catch (error) {
+    notices([...overview.missing, `no suggestions: ${error.message}`]);
+  }
 }
 
 start();
