@@ -12,7 +12,8 @@ from data_engine.query_output import print_table
 from pipelines.qa import Findings
 
 PRINTED = (
-    "overview", "absent", "table2", "table3", "table1", "sources", "funnel", "kept", "refinement", "failures",
+    "overview", "absent", "table2", "table3", "table1", "sources", "funnel", "kept", "changed", "refinement",
+    "merged", "composition", "failures",
 )  # fmt: skip
 """Reports that are shown, in this order; the others are for plots, and in the JSON."""
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from data_engine.dataset import Dataset, DatasetInfo
 from data_engine.fingerprint import digest
 from data_engine.qa.survey import SCHEMAS
+from data_engine.refine_part import judged_in
 from data_engine.schema import ANNOTATIONS, IMAGES, RUNS, VERDICTS
 from data_engine.shards import read_provenance, read_table, write_shard
 from tests.picture_files import jpeg
@@ -130,7 +131,7 @@ def _write_shard(dataset: Dataset, shard: str, images: tuple[str, ...], pictures
         facts = {
             "rows": len(verdicts),
             "fingerprint": "f",
-            "inputs": digest({source: source for source in said}),
+            "inputs": digest({source: source for source in said if judged_in(source, round_)}),
         }
         name = f"verdicts/{round_}/{shard}.parquet"
         write_shard(dataset.store, name, pa.Table.from_pylist(verdicts, VERDICTS), VERDICTS, facts)

@@ -22,6 +22,7 @@ from data_engine.dataset import Dataset
 from data_engine.errors import StorageError
 from data_engine.fingerprint import digest
 from data_engine.qa.scope import rounds
+from data_engine.refine_part import judged_in
 from data_engine.schema import ANNOTATIONS, FAILURES, IMAGES, ROUNDS, RUNS, VERDICTS
 from data_engine.storage import storage_errors
 
@@ -102,7 +103,7 @@ class Survey:
 def survey(dataset: Dataset, wanted: Mapping[str, str] | None = None, threads: int = 16) -> Survey:
     """Look at the footer of every file. `wanted` are fingerprints by specialist, of a recipe that the data set
     should be of: shards of another are stale. Without, those are stale that differ from most of their source,
-    and verdicts of the last round on other annotations than there are."""
+    and verdicts on other annotations than there are."""
     places = list(_places(dataset))
     with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(partial(_read, dataset), places, chunksize=64))
@@ -185,9 +186,8 @@ def _with_stale(shards: list[Shard], wanted: Mapping[str, str]) -> Iterator[Shar
             if shard.tables == "annotations":
                 prints.setdefault(shard.shard, {})[shard.stage] = mark
     usual = {stage: marks.most_common(1)[0][0] for stage, marks in stages.items()}
-    last = max((int(shard.stage) for shard in shards if shard.tables == "verdicts"), default=None)
     for shard in shards:
-        yield replace(shard, stale=_stale(shard, wanted, usual, prints, last)) if shard.usable else shard
+        yield replace(shard, stale=_stale(shard, wanted, usual, prints)) if shard.usable else shard
 
 
 def _stale(
@@ -195,18 +195,19 @@ def _stale(
     wanted: Mapping[str, str],
     usual: Mapping[tuple[str, str], str],
     prints: Mapping[str, dict[str, str | None]],
-    last: int | None,
 ) -> str | None:
     mark = shard.provenance.get("fingerprint")
     if shard.tables == "annotations" and shard.stage in wanted:
         return None if mark == wanted[shard.stage] else "the recipe would now say something else here"
     if shard.tables in ("images", "annotations") and str(mark) != usual[shard.tables, shard.stage]:
         return "made by other settings than most shards of its source"
-    # As pipelines.filter writes it: what was judged, by source.
+    # As pipelines.filter_work writes it: what was judged, by source.
     inputs = shard.provenance.get("inputs")
-    judged_last = shard.tables == "verdicts" and shard.stage == str(last)
-    if judged_last and inputs is not None and inputs != digest(prints.get(shard.shard, {})):
-        return "its annotations were made anew, or are more, since they were judged"
+    if shard.tables == "verdicts" and inputs is not None:
+        there = prints.get(shard.shard, {})
+        judged = {name: mark for name, mark in there.items() if judged_in(name, int(shard.stage))}
+        if inputs != digest(judged):
+            return "its annotations were made anew, or are more, since they were judged"
     return None
 
 

@@ -1,7 +1,6 @@
 -- title: Images with statements and no verdict
 -- by: shard
--- Of the last round, where anything was filtered.
-SELECT a.image_id, count(*) AS statements
-FROM annotations a ANTI JOIN (SELECT * FROM verdicts WHERE round = (SELECT max(round) FROM judged)) v USING (image_id)
-WHERE EXISTS (SELECT 1 FROM judged)
-GROUP BY a.image_id
+-- Images of which a source that a round judged has said something, and of which that round judged nothing.
+SELECT j.round, a.image_id, count(*) AS statements
+FROM annotations a JOIN judged j USING (source) ANTI JOIN verdicts v ON v.image_id = a.image_id AND v.round = j.round
+GROUP BY ALL

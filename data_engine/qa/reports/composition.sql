@@ -5,10 +5,10 @@
 WITH links AS (
     SELECT parent_id, text AS member_id FROM statements WHERE granularity = 'member'
 ), sources AS (
-    SELECT parent_id, string_agg(DISTINCT coalesce(m.source, '?'), ' + ' ORDER BY coalesce(m.source, '?')) AS made_of,
+    SELECT links.parent_id, string_agg(DISTINCT coalesce(m.source, '?'), ' + ' ORDER BY coalesce(m.source, '?')) AS made_of,
         count(*) AS members
-    FROM links LEFT JOIN annotations m ON m.annotation_id = member_id
-    GROUP BY parent_id
+    FROM links LEFT JOIN annotations m ON m.annotation_id = links.member_id
+    GROUP BY links.parent_id
 )
 SELECT f.source, f.kind, s.made_of AS "made of", count(*) AS statements, avg(s.members) AS avg_members
 FROM sources s JOIN annotations f ON f.annotation_id = s.parent_id

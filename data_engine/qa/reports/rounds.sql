@@ -1,8 +1,0 @@
--- title: Rounds of verdicts
--- key: round, source
--- How many statements of each source a round judged and kept.
-SELECT
-    round, source, count(*) AS judged, count(*) FILTER (kept) AS kept,
-    100 * count(*) FILTER (kept) / count(*) AS percent
-FROM verdicts
-GROUP BY ALL ORDER BY ALL
