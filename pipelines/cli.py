@@ -231,7 +231,7 @@ def view(
     read_only: Annotated[bool, typer.Option("--read-only", help="Refuse marks.")] = False,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
 ) -> None:
-    """Look at DATASET in the browser: search it, see each image's whole story, mark statements good or bad."""
+    """Look at DATASET in the browser: search, each image's story, marks of good and bad."""
     from data_engine.dataset import Dataset
     from pipelines.viewer.serve import serve
 

@@ -50,6 +50,7 @@ def test_the_command_reference_is_what_help_prints():
         ["filter"],
         ["refine"],
         ["sql"],
+        ["view"],
         ["qa"],
         ["eval"],
         ["draw"],
