@@ -29,6 +29,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    # Ray Train imports Ray Data, which sets settings of its own that it retires.
+    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\..*"),
 ]
 
 STEPS = 10
