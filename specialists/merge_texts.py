@@ -55,11 +55,12 @@ def prefers_student(original: Row, student: Row, settings: MergeSettings) -> boo
 def told_share(original: Row, student: Row) -> float:
     """How likely the student finds the original's text, as a share of its own; NaN where that is not known.
 
-    A text that the student said has as score what `told` is of one that it is shown.
+    The likelihood is already relative to what it would say at each token. A text of its own that nobody judged
+    has 1, as a greedy answer does.
     """
     own = student.likelihood.told
     if math.isnan(own):
-        own = math.nan if student.score is None else student.score
+        return original.likelihood.told
     return original.likelihood.told / own if own > 0 else math.nan
 
 

@@ -217,6 +217,14 @@ def test_the_students_text_is_chosen_where_no_judge_is_for_the_original(told, sc
     assert [(row[0], row[3]) for row in found] == [expected] and not doubted
 
 
+def test_a_text_is_held_against_the_students_own_where_that_was_judged_too():
+    noisy, student = table("noisy", [text("a red star")]), table("student", [text("a blue star")])
+    for own, wins in ((0.9, False), (1.0, True)):
+        doubt = likelihoods((noisy, 0, "told", 0.48), (student, 0, "told", own))
+        found, _ = outcome(noisy, student, doubt)
+        assert [row[0] for row in found] == ["chosen" if wins else "kept"]
+
+
 def test_texts_that_say_the_same_agree_and_new_granularities_are_added():
     noisy = table("noisy", [text("A red  star."), text("star", "class")])
     student = table(
