@@ -143,7 +143,8 @@ def edit(
     """Rewrite one shard: `change` alters its rows in place, or gives others. Its provenance says so, and `provenance`."""
     table = read_table(dataset.store, f"{file}.parquet")
     rows = table.to_pylist()
-    rows = change(rows) or rows
+    changed = change(rows)
+    rows = rows if changed is None else changed
     schema = SCHEMAS[file.split("/")[0]]
     before = read_provenance(dataset.store, f"{file}.parquet") or {}
     facts = {**before, "rows": len(rows), **provenance}
