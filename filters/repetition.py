@@ -51,4 +51,4 @@ def repeated(text: str, words: int) -> float:
     runs = len(found) - size + 1
     if runs < 2:
         return 0.0
-    return 1 - len({tuple(found[i : i + size]) for i in range(runs)}) / runs
+    return 1 - len(set(zip(*(found[i:] for i in range(size)), strict=False))) / runs

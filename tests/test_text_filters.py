@@ -28,6 +28,7 @@ from filters.personal_data import PersonalData
 from filters.read_text import ReadText
 from filters.repetition import Repetition, repeated
 from filters.similarity import MinimumSimilarity
+from filters.text_length import TextLength
 from pipelines.annotate import annotate
 from pipelines.filter import filter_dataset
 from specialists.noun_phrases import parser
@@ -153,6 +154,14 @@ def test_texts_are_dropped_by_their_parts():
     assert MinimumComplexity(0, 0, 1)(said).to_pylist()[:3] == [False, True, False]
     assert MostObjects()(texts("a dog")).to_pylist() == [True]
     assert MostObjects()(texts().slice(0, 0)).to_pylist() == []
+
+
+def test_words_lie_between_what_python_takes_for_white_space():
+    odd = [
+        chr(code) for code in (*range(0x300), *range(0x1680, 0x1690), *range(0x2000, 0x2100), 0x3000, 0xFEFF)
+    ]
+    said = ["", *(f"{c}a{c}{c}b{c}" for c in odd), *odd]
+    assert TextLength().values(texts(*said)).to_pylist() == [len(text.split()) for text in said]
 
 
 @pytest.mark.parametrize(
