@@ -111,7 +111,9 @@ def main(count: int, batch: int) -> None:
     )
     for name, seconds in spent.items():
         clock, processor = count / seconds
-        print(f"{name:<6} {clock:6.2f} images a second by the clock, {processor:6.2f} by the processor's time")
+        print(
+            f"{name:<6} {clock:6.2f} images a second by the clock, {processor:6.2f} by the processor's time"
+        )
     clock, processor = spent["plain"] / spent["ours"]
     print(f"ratio  {clock:6.2f} by the clock, {processor:.2f} by the processor's time")
 

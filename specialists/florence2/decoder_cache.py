@@ -97,7 +97,6 @@ class DecoderCache:
 
         `positions` are the tokens' numbers in their rows. No row needs columns before `first`.
         """
-        import torch
 
         rows, column = len(tokens), self.column
         n = rows * self.heads

@@ -122,7 +122,9 @@ class _Batch:
         import torch
 
         count = len(encoded)
-        places = np.concatenate([np.flatnonzero(~self.alive), np.arange(len(self.alive), self.places)])[:count]
+        places = np.concatenate([np.flatnonzero(~self.alive), np.arange(len(self.alive), self.places)])[
+            :count
+        ]
         more = max(int(places.max()) + 1 - len(self.alive), 0)
         self.alive = np.append(self.alive, np.zeros(more, dtype=np.bool_))
         self.taken = np.append(self.taken, np.zeros(more, dtype=np.bool_))

@@ -1,9 +1,9 @@
 """A Florence-2 checkpoint that answers many prompts on many images at once, and scores its answers.
 
 - Each image goes through the vision tower once; its features are reused for all its prompts.
-- The encoder's output is used twice: to generate, and for one teacher-forced pass over what was
-  generated, which gives each token's probability. Beam search reports none per token, and the same
-  pass scores a greedy answer equally, so scores do not depend on how the answer was found.
+- Greedy answers are decoded here, and their tokens' probabilities fall off on the way (`decoding`). Beam
+  search is the library's; it reports none per token, so one teacher-forced pass over what it found does
+  (`teacher_forcing`). Scores do not depend on how the answer was found.
 - Nothing of one prompt depends on which others are in its batch, save for floating-point order.
 """
 
@@ -21,8 +21,9 @@ from data_engine.errors import MissingPackageError, ModelLoadError
 from specialists.florence2.choosing import chooser, understood
 from specialists.florence2.decoding import greedy
 from specialists.florence2.encoding import SharedEncoder
-from specialists.florence2.grammar import Vocabulary
+from specialists.florence2.grammar import Found, Vocabulary
 from specialists.florence2.prompts import Takes, Task, prompt_text
+from specialists.florence2.teacher_forcing import Asked, Likely, TokenScores, forced, likelihoods
 
 if TYPE_CHECKING:
     import torch
@@ -30,13 +31,11 @@ if TYPE_CHECKING:
 _IMAGES_AT_ONCE = 8
 """Images that are encoded together on a CPU: with more, what passes between layers falls out of its caches."""
 
-_ROWS_OF_LOGITS = 1024
-"""Positions whose logits exist at one time while scoring: 200 MiB for the released vocabulary."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What was generated for one prompt: token ids without start and end, and the log-probability of each.
+    """What was generated for one prompt: token ids without start and end, and the log-probability of each
+    (`TokenScores`).
 
     `truncated` says that the limit of new tokens ended it, not the model.
     """
@@ -49,11 +48,25 @@ class Answer:
         """exp of the mean log-probability at `positions`, in 0..1: the geometric mean of the tokens'."""
         return float(np.exp(self.log_probs[list(positions)].mean(dtype=np.float64)))
 
+    def score_of(self, found: Found) -> float:
+        """The score of its label or of its coordinates; the geometric mean of both where it has both.
+
+        A label's probability also says whether there is such a thing at all, and a box under the wrong name is a
+        small model's most frequent error: AP rises when it counts (docs/performance.md).
+        """
+        parts = [self.score(tokens) for tokens in (found.label_tokens, found.location_tokens) if tokens]
+        return float(np.prod(parts) ** (1 / len(parts)))
+
 
 class Florence2Model:
-    """A checkpoint in memory. Raises ModelLoadError, RecipeError or MissingPackageError if it cannot be."""
+    """A checkpoint in memory. Raises ModelLoadError, RecipeError or MissingPackageError if it cannot be.
 
-    def __init__(self, model: str, revision: str | None, device: str | None, dtype: str) -> None:
+    A location token's probability is that of all bins up to `score_window` from it.
+    """
+
+    def __init__(
+        self, model: str, revision: str | None, device: str | None, dtype: str, score_window: int = 0
+    ) -> None:
         try:
             import torch
             from transformers import Florence2ForConditionalGeneration, Florence2Processor
@@ -75,6 +88,7 @@ class Florence2Model:
             raise ModelLoadError(
                 f"cannot use {model}: {error}", "use a Florence-2 checkpoint with its own tokenizer"
             ) from error
+        self.scores = TokenScores(self.vocabulary, score_window, self.device)
         text_config = self.network.config.text_config
         self.image_tokens = int(self.processor.num_image_tokens)
         self.positions = int(text_config.max_position_embeddings)
@@ -108,6 +122,11 @@ class Florence2Model:
                 "offset_mapping"
             ]
             said = said[: ends[max(len(ends) - excess, 0)][0]].rstrip()
+
+    def words(self, text: str) -> list[int]:
+        """The tokens of a text without marks. Texts from data must have gone through `clean_label`."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
 
     def features(self, pixels: Sequence[NDArray[np.uint8]], batch: int) -> torch.Tensor:
         """Image features, (images, image tokens, width), of RGB arrays (height, width, 3); `batch` images at a time
@@ -176,9 +195,7 @@ class Florence2Model:
         forced = self.network.generation_config.forced_bos_token_id
         choose = chooser(self.start, forced, no_repeat_ngram)
         end = self.tokenizer.eos_token_id
-        made = greedy(
-            self.network, encode, len(prompts), batch, longest, limit, end, choose, log_probabilities
-        )
+        made = greedy(self.network, encode, len(prompts), batch, longest, limit, end, choose, self.scores)
         return [self._answer(ids, values) for ids, values in made]
 
     def _searched(
@@ -200,10 +217,19 @@ class Florence2Model:
             attention_mask=mask,
             generation_config=self._generation(num_beams, limit, no_repeat_ngram),
         )
-        log_probs = self._log_probs(BaseModelOutput(last_hidden_state=encoded), mask, sequences)
-        return [
-            self._answer(ids[1:], values) for ids, values in zip(sequences.tolist(), log_probs, strict=True)
-        ]
+        written = sequences[:, 1:].tolist()
+        pad = self.tokenizer.pad_token_id
+        likely = forced(self.network, encoded, mask, written, self.scores, pad)
+        return [self._answer(ids, one.log_probs) for ids, one in zip(written, likely, strict=True)]
+
+    def likelihoods(self, features: torch.Tensor, asked: Sequence[Asked], batch: int) -> list[Likely]:
+        """How probable each answer is, in their order; `features` are those of the images that they number."""
+        import torch
+
+        with torch.inference_mode():
+            encoder = SharedEncoder(self.network, features, _IMAGES_AT_ONCE)
+            pad = self.tokenizer.pad_token_id
+            return likelihoods(self.network, encoder, asked, self.scores, batch, pad)
 
     def _encoder(self, features: Sequence[torch.Tensor]) -> tuple[SharedEncoder, list[int]]:
         """The encoder over prompts with these features, and which of its images each prompt has."""
@@ -232,35 +258,10 @@ class Florence2Model:
         )
         return config
 
-    def _log_probs(
-        self, encoded: Any, mask: torch.Tensor, sequences: torch.Tensor
-    ) -> list[NDArray[np.float32]]:
-        """log p of each generated token given those before it, in float32; one array per sequence."""
-        import torch
-
-        hidden = self.network.model(
-            encoder_outputs=encoded,
-            attention_mask=mask,
-            decoder_input_ids=sequences[:, :-1],
-            use_cache=False,
-        ).last_hidden_state
-        flat, targets = hidden.flatten(0, 1), sequences[:, 1:].flatten()
-        values = []
-        for i in range(0, len(flat), _ROWS_OF_LOGITS):
-            logits = self.network.lm_head(flat[i : i + _ROWS_OF_LOGITS]).float()
-            values.append(log_probabilities(logits, targets[i : i + _ROWS_OF_LOGITS]))
-        table: NDArray[np.float32] = torch.cat(values).view(hidden.shape[:2]).cpu().numpy()
-        return list(table)
-
     def _answer(self, ids: list[int], log_probs: NDArray[np.float32]) -> Answer:
         end = self.tokenizer.eos_token_id
         length = ids.index(end) if end in ids else len(ids)
         return Answer(ids[:length], log_probs[:length], truncated=length == len(ids))
-
-
-def log_probabilities(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """log p of each row's token, (rows,), of logits (rows, vocabulary)."""
-    return logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(1)
 
 
 def _refuse_remote_code(model: str, revision: str | None) -> None:

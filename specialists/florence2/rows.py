@@ -31,8 +31,7 @@ def rows(
 
     `about` are the statements that the prompt was made from (several where they say the same, so that
     one prompt served them all), `label` the recipe's own. Shapes without area, and whatever the answer
-    says a second time, are left out. Every score is `Answer.score` of the coordinates, or of
-    the text where there are none.
+    says a second time, are left out. Every score is `Answer.score_of` what was found.
     """
     whole = [f for f in found if not f.rings or _area(f.box) > 0]
     if task.takes is Takes.TEXT:
@@ -48,7 +47,7 @@ def rows(
                 task.granularity,
                 region.reference,
                 box=region.box,
-                score=answer.score(f.score_tokens),
+                score=answer.score_of(f),
             )
             for f in whole
             for region in about
@@ -75,7 +74,7 @@ def _region(
     task: Task, found: Found, answer: Answer, size: tuple[int, int], label: str | None
 ) -> Iterator[Annotation]:
     """A text of the image, or a region; a region that was drawn as polygons has its mask after it."""
-    score = answer.score(found.score_tokens)
+    score = answer.score_of(found)
     if not found.rings:
         yield Annotation(task.kind, found.label, task.granularity, score=score)
         return
@@ -113,7 +112,7 @@ def _phrases(found: Sequence[Found], answer: Answer, text: Statement) -> Iterato
                 parent=text.reference,
                 span=span,
                 box=f.box,
-                score=answer.score(f.score_tokens),
+                score=answer.score_of(f),
             )
 
 

@@ -63,9 +63,11 @@ class Florence2:
     - `min_score`: boxes and masks that score less are not stored at all. 0 keeps all, for filters can
       drop them later with a reason; texts are always kept.
     - `sources`: of the statements of `needs`, only those by these specialists.
+    - `score_window`: a coordinate's probability is that of all bins up to so many from it, for a coordinate that is
+      nearly right is right. 20 of the 1,000 bins are 2 % of a side. 0 counts the very bin alone.
 
-    Scores are exp(mean log-probability) of the coordinates, or of the text where there are none, by one
-    teacher-forced pass (`model`). Raises RecipeError, ModelLoadError or MissingPackageError.
+    Scores are exp(mean log-probability) of a text's tokens or of coordinates, and the geometric mean of
+    both where something has a label and a place (`model`). Raises RecipeError, ModelLoadError or MissingPackageError.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Florence2:
         max_prompts_per_batch: int = 32,
         min_score: float = 0.0,
         sources: list[str] | None = None,
+        score_window: int = 20,
     ) -> None:
         self.tasks = chosen(tasks)
         self.labels = [label for label in dict.fromkeys(labels or []) if prompt_text(label)]
@@ -92,13 +95,14 @@ class Florence2:
                 else "labels are given, but no task uses them",
                 "give both the task OPEN_VOCABULARY_DETECTION and its `labels`, or neither",
             )
-        for name, value in (
-            ("num_beams", num_beams),
-            ("max_new_tokens", max_new_tokens),
-            ("max_prompts_per_batch", max_prompts_per_batch),
+        for name, value, least in (
+            ("num_beams", num_beams, 1),
+            ("max_new_tokens", max_new_tokens, 1),
+            ("max_prompts_per_batch", max_prompts_per_batch, 1),
+            ("score_window", score_window, 0),
         ):
-            if value < 1:
-                raise RecipeError(f"{name} is {value}", "it must be at least 1")
+            if value < least:
+                raise RecipeError(f"{name} is {value}", f"it must be at least {least}")
         if any(task.takes is Takes.TEXT for task in self.tasks):
             check_installed()  # for a text too long for a prompt; missing, it fails here and not at that text
         self.num_beams = num_beams
@@ -106,7 +110,7 @@ class Florence2:
         self.max_prompts_per_batch = max_prompts_per_batch
         self.min_score = min_score
         self.sources = None if sources is None else frozenset(sources)
-        self.model = Florence2Model(model, revision, device, dtype)
+        self.model = Florence2Model(model, revision, device, dtype, score_window)
 
     def __call__(self, images: Sequence[Image], said: pa.Table | None) -> list[list[Annotation]]:
         """The rows of each image. Raises SpecialistError when a task has nothing that it could be about."""
