@@ -31,8 +31,8 @@ class RefinePart(Part):
     `student` trains, `relabel` is the student as a specialist, `ask` the same asked about statements of
     truth on held-out images, `doubt` says how likely the student finds the labels, `calibrate` chooses
     arguments of `merge`, which makes one set of labels of both. Names of sources, models and folders are
-    filled in: whatever of `FILLED` their constructors take. `filters` judge what was merged; in them
-    `merged`, `student` and `doubt` stand for the round's own sources.
+    filled in: whatever of `FILLED` their constructors take. `filters` judge what was merged, and nothing
+    else; in them `merged` stands for the round's own source.
     """
 
     rounds: Annotated[int, Field(ge=1, le=100)] = 1
@@ -143,9 +143,8 @@ def round_of(source: str) -> int | None:
 
 
 def judged_in(source: str, round_: int) -> bool:
-    """Whether a round's filters judge a source: round 0 all but those of refinement, a later one its own."""
-    of_round = round_of(source)
-    return round_ == 0 if of_round is None else of_round == round_ > 0
+    """Whether a round's filters judge a source: round 0 all but those of refinement, a later one what it merged."""
+    return round_of(source) is None if round_ == 0 else source == source_of("merged", round_)
 
 
 def source_of(step: str, number: int) -> str:

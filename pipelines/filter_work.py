@@ -28,8 +28,8 @@ def build_filters(filters: Mapping[str, FilterPart], folder: str) -> dict[str, A
 
 
 class ShardVerdicts:
-    """What a shard's verdicts are made from, and which are there. A round judges the sources of its own:
-    round 0 all but those that refinement made, a later one what it made itself.
+    """What a shard's verdicts are made from, and which are there. A round judges sources of its own:
+    round 0 all but those that refinement made, a later one what it merged.
 
     `rules` has one digest for each filter: its settings, its code, and what it found in the whole data set.
     """

@@ -153,14 +153,12 @@ def calibrate(dataset: Dataset, recipe: Recipe, number: int, say: Callable[[str]
 
 
 def filters_of(recipe: Recipe, number: int) -> dict[str, FilterPart]:
-    """A round's filters, with its own sources where the section says `merged`, `student` or `doubt`.
+    """A round's filters, with its own source where the section says `merged`.
 
     A section without filters means the recipe's own, with what was merged in place of what is learnt from.
     """
     refine = _refine(recipe)
-    names = {step: source_of(step, number) for step in ("merged", "student", "doubt")}
-    if not refine.filters:
-        names = dict.fromkeys(refine.learn, source_of("merged", number))
+    names = dict.fromkeys(["merged"] if refine.filters else refine.learn, source_of("merged", number))
 
     def named(value: Any) -> Any:
         if isinstance(value, list):

@@ -137,10 +137,10 @@ def test_held_out_images_teach_nothing(finished):
     assert few == (~out).sum() < len(kept)
 
 
-def test_a_round_judges_the_sources_of_its_own(finished):
+def test_a_round_judges_what_it_merged_and_nothing_else(finished):
     dataset, *_ = finished
     sources = [{row["source"] for row in rows(dataset.url, f"verdicts/{n}")} for n in (0, 1)]
-    assert sources == [{"noisy", "truth"}, {"merged-1", "student-1"}]
+    assert sources == [{"noisy", "truth"}, {"merged-1"}]
 
 
 def test_a_round_whose_labels_get_worse_stays_and_is_not_used(dataset):
