@@ -32,7 +32,7 @@ from specialists.florence2 import Florence2
 from specialists.florence2.shared_steps import Team
 from specialists.florence2.student import Student
 from specialists.florence2.training import loop, run
-from specialists.florence2.training.loop import Job, Loop
+from specialists.florence2.training.loop import Loop
 from specialists.florence2.training.state import Working, read_tensors
 from tests.scenes_dataset import TINY, scenes_dataset
 
@@ -248,11 +248,7 @@ class Together(Team):
 
 def test_two_processes_learn_as_one_does(dataset: Dataset, tmp_path: Path) -> None:
     settings = student(evaluations=1, steps=8, accumulate=2)
-    jobs = []
-    for name in ("one", "two"):
-        working = Working.of(tmp_path / name)
-        run._plan(settings, dataset, TRUTH, working, "same", None)
-        jobs.append(Job(settings, working, None))
+    jobs = [run.begin(settings, dataset, TRUTH, tmp_path / name, None) for name in ("one", "two")]
     Loop(jobs[0], Team()).run()
     shared = {"values": [None, None], "meet": threading.Barrier(2, timeout=120)}
     loops = [Loop(jobs[1], Together(rank, 2, shared)) for rank in range(2)]

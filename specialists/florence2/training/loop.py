@@ -116,6 +116,7 @@ class Loop:
         self.step, self.seconds, self.waiting = 0, 0.0, 0
         self.best: dict[str, Any] | None = None
         self.notes: Counter[str] = Counter()
+        self.log: Log | None = None
         saved = read_tensors(job.working.state)
         if saved is not None:
             self._load(saved)
@@ -124,7 +125,7 @@ class Loop:
         self.forward.to(dtype)
         self.learner.use(p for _, p in self._parameters() if p.requires_grad)
         self._before = self.seconds
-        self._started = time.monotonic()
+        self._started = self._kept = self._last = time.monotonic()
 
     def _parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         yield from self.network.model.named_parameters()
@@ -152,7 +153,8 @@ class Loop:
             yield Wanted(step, self._side(self.spent(step)))
             step += 1
 
-    def _reading(self) -> Reading:
+    def reading(self) -> Reading:
+        """What this process reads."""
         settings, network = self.settings, self.network
         largest = max(side for _, side in self.sides)
         return Reading(
@@ -174,8 +176,9 @@ class Loop:
 
     def run(self) -> None:
         """Until the run is over; the state then says so."""
-        reading = self._reading()
-        self.log = Log(self.working.student, self.step) if self.whole.rank == 0 else None
+        reading = self.reading()
+        if self.whole.rank == 0:
+            self.log = Log(self.working.student, self.step)
         try:
             if self.step:
                 self._tell(event=f"going on from step {self.step}, after {self.seconds / 60:.1f} minutes")
@@ -202,7 +205,7 @@ class Loop:
             if made.wanted.side != self.network.side:
                 set_side(self.network, made.wanted.side, self._tables())
                 self.best, self.waiting = None, 0  # losses at another resolution are no measure
-            self._learn(made, spent)
+            self.take_step(made, spent)
             self.step += 1
             self.seconds = self.whole.agreed(self._before + time.monotonic() - self._started)
             count = self.settings.evaluations
@@ -224,8 +227,8 @@ class Loop:
                 found += [master, average, *(state[k] for k in ("exp_avg", "exp_avg_sq") if k in state)]
         return found
 
-    def _learn(self, made: Step, spent: float) -> None:
-        """One step of all processes."""
+    def take_step(self, made: Step, spent: float) -> None:
+        """One step of all processes, at `spent` of the run."""
         import torch
 
         torch.manual_seed(hash((self.settings.seed, self.step, self.whole.rank)) % (1 << 63))  # for dropout
@@ -278,7 +281,7 @@ class Loop:
         return found
 
     def _diverged(self, ranks: list[int]) -> DivergedError:
-        images = Reader(self._reading()).images(self.step)
+        images = Reader(self.reading()).images(self.step)
         shown = [one for rank in ranks for one in images[rank :: self.whole.size]]
         more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
         return DivergedError(

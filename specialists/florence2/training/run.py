@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -59,24 +60,21 @@ def train(
 ) -> None:
     """Train, and put the checkpoint in place; goes on with what was interrupted. See docs/training.md."""
     _require_packages(settings)
-    working = Working.of(output)
-    definition = None if start is None else start_tokenizer(start)
-    kept = Kept(dataset, learn_from)
-    fingerprint = _fingerprint(settings, data_digest(kept, settings.mixture()), start)
+    fingerprint = _fingerprint(settings, data_digest(Kept(dataset, learn_from), settings.mixture()), start)
     if start_facts(str(output)).get("fingerprint") == fingerprint:
-        shutil.rmtree(working.folder, ignore_errors=True)
+        shutil.rmtree(Working.of(output).folder, ignore_errors=True)
         say(f"{output} is trained already")
         return
-    plan = _plan(settings, dataset, learn_from, working, fingerprint, definition)
+    job = begin(settings, dataset, learn_from, output, start)
+    plan = read_plan(job.working.plan)
     _tell(plan, say)
-    job = Job(settings, working, start)
-    if not (_state(working) or {}).get("done"):
+    if not (read_tensors(job.working.state) or {}).get("done"):
         try:
-            with followed(working.student, say):
+            with followed(job.working.student, say):
                 _learn(job, say)
         except DivergedError as error:
             raise _with_last_good(error, job, plan) from error
-    _export(job, plan, output, fingerprint)
+    _export(job, plan, output)
 
 
 def _require_packages(settings: Student) -> None:
@@ -107,23 +105,19 @@ def _fingerprint(settings: Student, data: str, start: str | None) -> str:
     return digest([VERSION, learnt, data, begun])
 
 
-def _plan(
-    settings: Student,
-    dataset: Dataset,
-    learn_from: Learn,
-    working: Working,
-    fingerprint: str,
-    definition: str | None,
-) -> Plan:
-    """The plan of an interrupted training, or a new one."""
-    begun = working.state.is_file()
-    try:
-        plan = read_plan(working.plan)
-        if plan.settings == fingerprint:
-            return plan
-    except (OSError, ValueError, KeyError, TypeError):
-        plan = None
-    if begun:
+def begin(settings: Student, dataset: Dataset, learn_from: Learn, output: Path, start: str | None) -> Job:
+    """The working folder of a new training of `output`, or that of an interrupted one, with its plan in it.
+
+    Raises RecipeError where an interrupted one had other settings or data, DatasetError where there is nothing
+    to learn from, and ModelLoadError for a start that cannot be used.
+    """
+    working = Working.of(output)
+    definition = None if start is None else start_tokenizer(start)
+    fingerprint = _fingerprint(settings, data_digest(Kept(dataset, learn_from), settings.mixture()), start)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        if read_plan(working.plan).settings == fingerprint:
+            return Job(settings, working, start)
+    if working.state.is_file():
         raise RecipeError(
             f"{working.folder} belongs to a training with other settings, or of other data",
             "give the settings that it was begun with, or remove the folder to begin anew",
@@ -135,7 +129,7 @@ def _plan(
         shutil.rmtree(working.folder, ignore_errors=True)
         working.folder.mkdir(parents=True)
         plan.write(working.plan)
-    return plan
+    return Job(settings, working, start)
 
 
 def _tell(plan: Plan, say: Callable[[str], None]) -> None:
@@ -143,10 +137,6 @@ def _tell(plan: Plan, say: Callable[[str], None]) -> None:
     say(f"learning from {plan.images:,} images ({said}); {plan.held:,} are held out")
     if not plan.held:
         say("no image is held out: the training is not stopped early")
-
-
-def _state(working: Working) -> dict[str, Any] | None:
-    return read_tensors(working.state)
 
 
 def _learn(job: Job, say: Callable[[str], None]) -> None:
@@ -197,7 +187,7 @@ def _filled(job: Job, plan: Plan, saved: dict[str, Any]) -> Network:
 
 
 def _with_last_good(error: DivergedError, job: Job, plan: Plan) -> DivergedError:
-    saved = _state(job.working)
+    saved = read_tensors(job.working.state)
     if saved is None:
         return DivergedError(error.message, f"{error.hint}; nothing was kept before that step")
     save_network(_filled(job, plan, saved), job.working.last_good)
@@ -207,10 +197,10 @@ def _with_last_good(error: DivergedError, job: Job, plan: Plan) -> DivergedError
     )
 
 
-def _export(job: Job, plan: Plan, output: Path, fingerprint: str) -> None:
+def _export(job: Job, plan: Plan, output: Path) -> None:
     """The checkpoint with its facts, in place in one rename."""
     working = job.working
-    state = _state(working)
+    state = read_tensors(working.state)
     assert state is not None, "a loop that ends has written its state"
     best = state["best"]
     saved = state if best is None else (read_tensors(working.best(best["step"])) or state)
@@ -220,7 +210,7 @@ def _export(job: Job, plan: Plan, output: Path, fingerprint: str) -> None:
     parameters = sum(p.numel() for p in network.model.parameters())
     save_network(network, working.student)
     facts = {
-        "fingerprint": fingerprint,
+        "fingerprint": plan.settings,
         "version": __version__,
         "settings": asdict(job.settings) | {"model": _plain(job.settings.model), "start": job.start},
         "data": {
