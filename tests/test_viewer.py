@@ -240,7 +240,10 @@ def test_nothing_and_half_of_something_open(browser, tmp_path):  # noqa: F811
 
 
 def test_read_only_shows_marks_and_offers_none(browser, dataset):  # noqa: F811
-    with serving(dataset, read_only=True, token="t") as (address, _), opened(browser, address.url) as page:
+    with (
+        serving(dataset, read_only=True, token="only-for-us") as (address, _),
+        opened(browser, address.url) as page,
+    ):
         page.click(".card >> nth=0")
         page.wait_for_selector(".statement")
         assert page.locator("button.mark").count() == 0

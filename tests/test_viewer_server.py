@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +18,7 @@ import pytest
 from pycocotools import mask as coco
 
 from data_engine.dataset import Dataset
-from data_engine.errors import StorageError
+from data_engine.errors import RecipeError, StorageError
 from data_engine.ingest.run import ingest
 from data_engine.query import sql
 from data_engine.schema import REVIEW, REVIEWER
@@ -90,16 +93,16 @@ def test_what_another_site_makes_the_browser_ask_is_refused(dataset, address):
 
 
 def test_with_a_token_nothing_is_answered_without_it(dataset):
-    with serving(dataset, token="s3cret") as (address, _):
-        assert address.url.endswith("/?token=s3cret")
+    with serving(dataset, token="s3cret-token") as (address, _):
+        assert address.url.endswith("/?token=s3cret-token")
         for path in ("/", "/static/main.js", "/api/overview", "/images/00000/x.jpg", "/?token=wrong"):
             assert ask(address, path)[0] == 401, path
-        status, headers, _ = ask(address, "/?token=s3cret")
+        status, headers, _ = ask(address, "/?token=s3cret-token")
         cookie = headers["set-cookie"]
         assert status == 200 and "HttpOnly" in cookie and "SameSite=Strict" in cookie
         assert ask(address, "/api/overview", Cookie=cookie.split(";")[0])[0] == 200
-        assert ask(address, "/api/overview", Authorization="Bearer s3cret")[0] == 200
-        assert ask(address, "/api/overview", Authorization="Bearer s3cre")[0] == 401
+        assert ask(address, "/api/overview", Authorization="Bearer s3cret-token")[0] == 200
+        assert ask(address, "/api/overview", Authorization="Bearer s3cret-toke")[0] == 401
         assert ask(address, "/api/overview", Cookie="broken;;=")[0] == 401
 
 
@@ -109,6 +112,23 @@ def test_other_addresses_than_this_machines_own_get_a_token_by_themselves(datase
         local = Address("127.0.0.1", address.port, address.token)
         assert ask(local, "/api/overview")[0] == 401
         assert ask(local, f"/api/overview?token={address.token}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "token", ["", "short", "a b c d e f g h", "eight;characters", "line\nbreak-and-more"]
+)
+def test_a_token_that_would_be_none_is_refused(dataset, token):
+    with pytest.raises(RecipeError, match="token"), serving(dataset, host="0.0.0.0", token=token):
+        pass
+
+
+def test_the_command_serves_until_it_is_interrupted(dataset):
+    command = [sys.executable, "-m", "pipelines", "view", dataset.url, "--no-browser", "--read-only"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        port = int(process.stdout.readline().split(":")[-1].strip(" /\n"))
+        assert ask(Address("127.0.0.1", port, None), "/api/overview")[2]["images"] == 12
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
 
 
 def test_a_port_that_is_taken_is_one_line(dataset, address):

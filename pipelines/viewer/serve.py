@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 import secrets
 import socket
+import sys
 import threading
 import time
 import webbrowser
@@ -13,7 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from data_engine.dataset import Dataset
-from data_engine.errors import MissingPackageError, StorageError
+from data_engine.errors import MissingPackageError, RecipeError, StorageError
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]{8,200}")
+"""What stands in an address, a cookie and a header as it is, and is not empty."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ def serving(
     """A server in a thread of its own, ready to answer; it ends with the block.
 
     Port 0 takes a free one. A host that other machines can reach gets a token where none is given. Raises
-    MissingPackageError without the extra `view`, and StorageError where the port cannot be had.
+    MissingPackageError without the extra `view`, RecipeError for a token that cannot stand in an address, and
+    StorageError where the port cannot be had.
     """
     try:
         import uvicorn
@@ -52,6 +58,8 @@ def serving(
         raise MissingPackageError.of(str(error.name), "view") from error
     if token is None and not _is_loopback(host):
         token = secrets.token_urlsafe(24)
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise RecipeError("this token cannot be used", "give 8 to 200 letters, digits, and -._~")
     listener = _listen(host, port)
     with listener:
         address = Address(host, listener.getsockname()[1], token)
@@ -86,11 +94,11 @@ def serve(
     browser: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Serve until interrupted; says where, and opens a browser if it is to."""
+    """Serve until interrupted; says where, and opens a browser if it is to and somebody is there."""
     with serving(dataset, host, port, token, read_only) as (address, thread):
         say(f"{dataset.url} at {address.url}")
         say("read-only; Ctrl-C ends it" if read_only else "Ctrl-C ends it")
-        if browser:
+        if browser and sys.stdout.isatty():  # where nobody sits, a browser may be one for terminals
             webbrowser.open(address.url)
         with contextlib.suppress(KeyboardInterrupt):
             while thread.is_alive():

@@ -63,11 +63,14 @@ def story(tables: Tables, shard: str, image_id: str) -> dict[str, Any]:
         image_id,
         "SELECT stage, reason, message FROM {0.failures} WHERE image_id = ? ORDER BY stage, reason",
     )
+    missing = _missing(tables, shard) + tables.aside
+    if len(statements) + len(marks) >= MAX_STATEMENTS:
+        missing.append(f"more than {MAX_STATEMENTS:,} statements: only those are shown")
     return {
         "image": image,
         "statements": statements,
         "failures": failures,
-        "missing": _missing(tables, shard) + tables.aside,
+        "missing": missing,
         "rounds": tables.rounds(),
     }
 

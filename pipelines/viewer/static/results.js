@@ -92,16 +92,18 @@ function card(image, place, asked, hues) {
     );
     frame.append(svg("svg", { viewBox: `0 0 ${image.width} ${image.height}`, class: "boxes", "aria-hidden": "true" }, rects));
   }
-  const lines = (asked ? image.statements.slice(0, 3) : said ? [said] : []).map((s) =>
+  const lines = (asked ? gathered(image.statements) : said ? [[said]] : []).map(([s, ...same]) =>
     el(
       "p",
       { class: "line" },
       s.box && asked ? el("span", { class: `dot ${hues.get(s.text)}` }) : null,
       el("span", { class: "said" }, s.text || s.granularity || s.kind),
+      same.length ? el("span", { class: "by" }, `× ${same.length + 1}`) : null,
       asked ? el("span", { class: "by" }, [s.source, score(s.score), s.kept === false ? `dropped: ${s.dropped_by}` : ""].filter(Boolean).join(" · ")) : null,
     ),
   );
-  const more = image.matches - lines.length;
+  const told = asked ? gathered(image.statements).flat().length : 0;
+  const more = image.matches - told;
   return el(
     "li",
     {},
@@ -112,6 +114,17 @@ function card(image, place, asked, hues) {
       el("div", { class: "words" }, lines, el("p", { class: "key" }, el("span", {}, image.key), asked && more > 0 ? ` and ${count(more, "match", "matches")} more` : "")),
     ),
   );
+}
+
+// Statements of the same words by the same source, as one line; the first three lines.
+function gathered(statements) {
+  const lines = new Map();
+  for (const s of statements) {
+    const key = JSON.stringify([s.text || s.granularity || s.kind, s.source, s.kept, s.dropped_by, s.text ? null : s.score]);
+    if (!lines.has(key)) lines.set(key, []);
+    lines.get(key).push(s);
+  }
+  return [...lines.values()].slice(0, 3);
 }
 
 // Counting goes on behind the page, shard by shard; what is not counted yet is guessed from what is.
