@@ -11,6 +11,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import pkgutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,10 +59,22 @@ def _source(module: str) -> Path:
         ) from error
     if spec is None or spec.origin is None:
         raise RecipeError(
-            f"there is no module {module!r}",
+            f"there is no module {module!r}{_perhaps(module)}",
             "install its package, or put its file beside the recipe",
         )
     return Path(spec.origin)
+
+
+def _perhaps(module: str) -> str:
+    """` - did you mean 'filters.nms'?`, where this project has a module of a like name."""
+    known = []
+    for package in ("filters", "specialists"):
+        spec = importlib.util.find_spec(package)
+        known += [
+            f"{package}.{m.name}" for m in pkgutil.iter_modules(spec and spec.submodule_search_locations)
+        ]
+    close = get_close_matches(module, known, n=1)
+    return f" - did you mean {close[0]!r}?" if close else ""
 
 
 @lru_cache(maxsize=256)

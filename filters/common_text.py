@@ -14,9 +14,15 @@ from data_engine.where_sql import surveyed, where_sql
 
 VERSION = 1
 
+# Most texts are said once: by their hashes alone those that can be common are found, and only they are kept whole.
 _COMMON = """
+    WITH often AS (
+        SELECT hash(text) AS number FROM annotations WHERE text IS NOT NULL {where}
+        GROUP BY number HAVING count(*) > {most}
+    )
     SELECT text, count(DISTINCT image_id) AS images FROM annotations
-    WHERE text IS NOT NULL {where} GROUP BY text HAVING images > {most} ORDER BY text
+    WHERE text IS NOT NULL {where} AND hash(text) IN (FROM often)
+    GROUP BY text HAVING images > {most} ORDER BY text
 """
 
 

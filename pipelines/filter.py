@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from data_engine.dataset import Dataset
-from data_engine.entry_point import code_version
+from data_engine.entry_point import code_version, did_you_mean
 from data_engine.errors import DatasetError, IncompleteError, RecipeError
 from data_engine.fingerprint import digest
 from data_engine.recipe import Recipe, SpecialistPart
@@ -82,6 +82,7 @@ def filter_dataset(
         raise RecipeError(f"a sample of {sample} of the shards", "give a share above 0 and up to 1")
     reporter = reporter or Reporter()
     recipe = with_students(recipe, dataset, reporter.note)
+    _note_unknown_sources(dataset, recipe, reporter)
     rules, found = _rules(dataset, recipe)
     shards = dataset.shards if sample is None else _spread(dataset.shards, sample)
     there = ShardVerdicts(dataset, round_, rules)
@@ -121,6 +122,17 @@ def filter_dataset(
             "remove the data set's folder verdicts and filter again",
         )
     return summary
+
+
+def _note_unknown_sources(dataset: Dataset, recipe: Recipe, reporter: Reporter) -> None:
+    """A filter that waits for a source which is not there keeps everything: that must not pass unseen."""
+    known = dataset.sources()
+    for name, part in recipe.filters.items():
+        for source in part.where.source:
+            if source not in known:
+                reporter.note(
+                    f"filters.{name}: the data set has no annotations by {source!r}{did_you_mean(source, known)}"
+                )
 
 
 def _rules(dataset: Dataset, recipe: Recipe) -> tuple[list[str], dict[str, dict[str, Any]]]:
