@@ -143,7 +143,7 @@ def test_two_sources_side_by_side(page, dataset):
     same = row["n"] - row["off"]
     assert f"{same} region" in page.inner_text("#agreement")
     assert f"{row['off']} only on the right" in page.inner_text("#agreement")
-    page.select_option("[name=right]", "detector (kept)")
+    page.select_option("[name=right]", "detector (kept in round 0)")
     page.wait_for_url(re.compile("kept"))
     expect(page.locator("#agreement")).to_contain_text("0 only on the right")
 
@@ -278,6 +278,13 @@ def test_everything_that_can_be_pressed_or_seen_has_a_name(page):
     page.keyboard.press("Escape")
     page.wait_for_selector(".card")
     assert page.evaluate(unnamed) == []
+
+
+def test_no_script_makes_elements_of_text():
+    for path in STATIC.glob("*.js"):
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", path.read_text()
+        )
 
 
 def test_words_stand_out_from_their_ground_in_both_themes():

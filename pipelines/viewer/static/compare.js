@@ -2,23 +2,23 @@
 
 import { captionWords, phraseGroups } from "./caption.js";
 import { count, el, Hues } from "./dom.js";
-import { alike, counterparts, dropped, textName, texts, voice } from "./model.js";
+import { alike, counterparts, textName, texts, voice } from "./model.js";
 import { go, here } from "./place.js";
 import { Stage } from "./stage.js";
 import { fate } from "./statement.js";
 
-const KEPT = " (kept)";
+const keptIn = (round) => ` (kept in round ${round})`;
 
-// A side is a voice, as it spoke or only what the last verdicts keep of it.
+// A side is a voice, as it spoke or only what the verdicts of a round keep of it.
 function chosen(statements, side) {
-  const kept = side.endsWith(KEPT);
-  const by = kept ? side.slice(0, -KEPT.length) : side;
-  return statements.filter((s) => voice(s) === by && !(kept && dropped(s)));
+  const [, by, round] = side.match(/^(.*?)(?: \(kept in round (\d+)\))?$/);
+  const kept = (s) => s.verdicts.find((v) => v.round === Number(round))?.kept !== false;
+  return statements.filter((s) => voice(s) === by && (round === undefined || kept(s)));
 }
 
 export function showComparison(body, story, sides, place, context) {
-  const judged = new Set(story.statements.filter((s) => s.verdicts.length).map(voice));
-  const options = sides.flatMap((side) => (judged.has(side) ? [side, side + KEPT] : [side]));
+  const judged = new Set(story.statements.flatMap((s) => s.verdicts.map((v) => voice(s) + keptIn(v.round))));
+  const options = sides.flatMap((side) => [side, ...story.rounds.map((round) => side + keptIn(round)).filter((one) => judged.has(one))]);
   const hues = new Hues();
   const both = [place.left, place.right].map((side) => chosen(story.statements, side));
   // A further text of a region repeats its box.
