@@ -70,7 +70,10 @@ def locked(dataset: Dataset, memory_limit: str | None = None) -> duckdb.DuckDBPy
     """
     connection = duckdb.connect(":memory:")
     if memory_limit:
-        connection.execute(f"SET memory_limit = '{memory_limit}'")
+        try:
+            connection.execute("SET memory_limit = ?", [memory_limit])
+        except duckdb.Error as error:
+            raise QueryError(f"{memory_limit!r} is no amount of memory", "give one like 4GB") from error
     # One of its own: two processes would write into each other's files there, and could read them.
     scratch = f"{tempfile.gettempdir()}/fde-duckdb-{uuid.uuid4().hex}"
     connection.execute("SET temp_directory = ?", [scratch])

@@ -69,13 +69,13 @@ def beside_paper(table: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def _pair(ours: float | None, paper: float | None) -> str:
+def _pair(ours: Any, paper: Any) -> str:
     if paper is None:
         return "" if ours is None else _short(ours)
     return f"{'-' if ours is None else _short(ours)} / {_short(paper)}"
 
 
-def _short(value: float) -> str:
+def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.2f}"
     return f"{value / 1e6:.0f}M" if value >= 10_000_000 else f"{value:,}"

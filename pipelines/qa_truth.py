@@ -68,7 +68,8 @@ def truth_figures(session: Session, truth: str) -> Iterator[TruthFigure]:
 
 def _counted(dataset: Dataset, scope: Scope, sources: list[str]) -> Dataset:
     """The data set with what the scope leaves of the sources; truth is taken as it is."""
-    return Selected(dataset, 1.0, {source: Labels((source,), scope.round) for source in sources})
+    labels = {source: Labels((source,), scope.round) for source in sources}
+    return Selected(dataset, 0.0, labels, held_out=False)  # none is held out: all images
 
 
 def _figures(
