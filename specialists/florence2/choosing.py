@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from specialists.florence2.decoding import Step
@@ -26,9 +27,15 @@ def understood(generation_config: Any) -> bool:
     return all(getattr(generation_config, name, None) in _IDLE for name in _OTHER_SETTINGS)
 
 
-def chooser(start: int, forced_first: int | None, no_repeat_ngram: int) -> Callable[[Step], torch.Tensor]:
+Choose = Callable[[Step], "torch.Tensor"]
+
+
+def chooser(
+    start: int, forced_first: int | None, no_repeat_ngram: int, likeliest: Choose | None = None
+) -> Choose:
     """Chooses like `generate(num_beams=1)`: `forced_first` is the first token where it is given, and no run of
-    `no_repeat_ngram` tokens comes twice, the decoder's `start` counted, where that is above 0."""
+    `no_repeat_ngram` tokens comes twice, the decoder's `start` counted, where that is above 0. `likeliest`, where it
+    is given, chooses instead of the maximum (`constrained`)."""
 
     def choose(step: Step) -> torch.Tensor:
         import torch
@@ -37,7 +44,7 @@ def chooser(start: int, forced_first: int | None, no_repeat_ngram: int) -> Calla
         if no_repeat_ngram:
             said = torch.nn.functional.pad(step.tokens, (1, 0), value=start)
             logits = without_repeats(logits, said, step.lengths + 1, no_repeat_ngram)
-        chosen = logits.argmax(1)
+        chosen = logits.argmax(1) if likeliest is None else likeliest(replace(step, logits=logits))
         if forced_first is not None:
             chosen = torch.where(step.lengths == 0, forced_first, chosen)
         return chosen

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from specialists.florence2.locations import BINS, dequantise
 from specialists.florence2.prompts import Grammar
 
-_TEXT, _SKIP, _SEP, _OPEN, _CLOSE = -1, -2, -3, -4, -5
-_MARKS = {"<sep>": _SEP, "<poly>": _OPEN, "</poly>": _CLOSE}
+TEXT, SKIP, SEP, OPEN, CLOSE = -1, -2, -3, -4, -5
+_MARKS = {"<sep>": SEP, "<poly>": OPEN, "</poly>": CLOSE}
 
 Shape = Literal["text", "box", "quad", "polygons"]
 Points = NDArray[np.float64]
@@ -42,14 +42,14 @@ class Vocabulary:
     def __init__(self, tokenizer: Any) -> None:
         """From a Florence-2 tokenizer. Raises ValueError when it has no location tokens."""
         ids: dict[str, int] = tokenizer.get_vocab()
-        self.meaning = np.full(max(ids.values(), default=0) + 1, _TEXT, dtype=np.int64)
+        self.meaning = np.full(max(ids.values(), default=0) + 1, TEXT, dtype=np.int64)
         special = set(tokenizer.all_special_tokens)
         for token, index in tokenizer.get_added_vocab().items():
             if token in special or (token.startswith("<") and token.endswith(">")):
-                self.meaning[index] = _SKIP
+                self.meaning[index] = SKIP
         for token in special:
             if token in ids:
-                self.meaning[ids[token]] = _SKIP
+                self.meaning[ids[token]] = SKIP
         for bin_ in range(BINS):
             index = ids.get(f"<loc_{bin_}>", -1)
             if index < 0:
@@ -64,7 +64,7 @@ class Vocabulary:
         """One meaning per token; ids that the tokenizer does not know mean nothing."""
         tokens = np.asarray(ids, dtype=np.int64).reshape(-1)
         known = (tokens >= 0) & (tokens < len(self.meaning))
-        read: list[int] = np.where(known, self.meaning[np.where(known, tokens, 0)], _SKIP).tolist()
+        read: list[int] = np.where(known, self.meaning[np.where(known, tokens, 0)], SKIP).tolist()
         return read
 
     def text(self, ids: Sequence[int]) -> str:
@@ -117,7 +117,7 @@ def parse(
     """Everything that `ids` say under `grammar`, in order. `size` is the image's (width, height)."""
     meaning = vocabulary.read(ids)
     if grammar is Grammar.TEXT:
-        tokens = tuple(i for i, m in enumerate(meaning) if m == _TEXT)
+        tokens = tuple(i for i, m in enumerate(meaning) if m == TEXT)
         text = vocabulary.text([ids[i] for i in tokens]).strip()
         return [Found(text, tokens, "text")] if text else []
     found: list[Found] = []
@@ -141,12 +141,12 @@ def _groups(meaning: list[int]) -> Iterator[tuple[tuple[int, ...], int, int]]:
     label: list[int] = []
     start: int | None = None
     for i, m in enumerate(meaning):
-        if m == _TEXT:
+        if m == TEXT:
             if start is not None:
                 yield tuple(label), start, i
                 label, start = [], None
             label.append(i)
-        elif m != _SKIP and start is None:
+        elif m != SKIP and start is None:
             start = i
     if start is not None:
         yield tuple(label), start, len(meaning)
@@ -156,7 +156,7 @@ def _shapes(
     meaning: list[int], start: int, end: int, grammar: Grammar, cut: bool
 ) -> Iterator[tuple[Shape, list[list[int]]]]:
     """Each shape between two positions, as the positions of its rings' location tokens."""
-    marked = any(m in (_OPEN, _CLOSE, _SEP) for m in meaning[start:end])
+    marked = any(m in (OPEN, CLOSE, SEP) for m in meaning[start:end])
     if grammar is Grammar.POLYGONS or (grammar is Grammar.LABELLED_BOXES_OR_POLYGONS and marked):
         for polygons in _instances(meaning, start, end, cut):
             yield "polygons", polygons
@@ -177,7 +177,7 @@ def _runs(meaning: list[int], start: int, end: int) -> Iterator[list[int]]:
     for i in range(start, end):
         if meaning[i] >= 0:
             run.append(i)
-        elif meaning[i] != _SKIP and run:
+        elif meaning[i] != SKIP and run:
             yield run
             run = []
     if run:
@@ -186,8 +186,8 @@ def _runs(meaning: list[int], start: int, end: int) -> Iterator[list[int]]:
 
 def _instances(meaning: list[int], start: int, end: int, cut: bool) -> Iterator[list[list[int]]]:
     """The polygons of each instance, as positions. `cut`: what ends last was still being written."""
-    last_token = max((i for i in range(start, end) if meaning[i] != _SKIP), default=-1)
-    marks = [i for i in range(start, end) if meaning[i] in (_OPEN, _CLOSE)]
+    last_token = max((i for i in range(start, end) if meaning[i] != SKIP), default=-1)
+    marks = [i for i in range(start, end) if meaning[i] in (OPEN, CLOSE)]
     for first, last in zip([start, *(i + 1 for i in marks)], [*marks, end], strict=True):
         runs = list(_runs(meaning, first, last))
         if cut and runs and runs[-1][-1] == last_token:

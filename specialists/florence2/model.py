@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from data_engine.errors import MissingPackageError, ModelLoadError
 from specialists.florence2.choosing import chooser, understood
-from specialists.florence2.decoding import greedy
+from specialists.florence2.constrained import Constraint, processor, rules
+from specialists.florence2.decoding import Step, greedy
 from specialists.florence2.encoding import SharedEncoder
 from specialists.florence2.grammar import Found, Vocabulary
-from specialists.florence2.prompts import Takes, Task, prompt_text
+from specialists.florence2.prompts import Grammar, Takes, Task, prompt_text
 from specialists.florence2.teacher_forcing import Asked, Likely, TokenScores, forced, likelihoods
 
 if TYPE_CHECKING:
@@ -88,6 +89,13 @@ class Florence2Model:
             raise ModelLoadError(
                 f"cannot use {model}: {error}", "use a Florence-2 checkpoint with its own tokenizer"
             ) from error
+        self.constraint = Constraint(
+            self.vocabulary,
+            self.tokenizer.bos_token_id,
+            self.tokenizer.eos_token_id,
+            self.network.lm_head.out_features,
+            self.device,
+        )
         self.scores = TokenScores(self.vocabulary, score_window, self.device)
         text_config = self.network.config.text_config
         self.image_tokens = int(self.processor.num_image_tokens)
@@ -157,22 +165,29 @@ class Florence2Model:
         max_new_tokens: int,
         no_repeat_ngram: int,
         batch: int = 32,
+        grammars: Sequence[Grammar] | None = None,
     ) -> list[Answer]:
         """One answer per prompt, in their order; `features` holds each prompt's image.
 
         At most `batch` prompts are in hand at one time. They are begun in their order: those whose answers will
-        be long come best first.
+        be long come best first. With `grammars`, one for each prompt, answers keep to them (`constrained`).
         """
         import torch
 
         limit = min(max_new_tokens, self.positions)
         with torch.inference_mode():
             if num_beams == 1 and understood(self.network.generation_config):
-                return self._greedy(features, prompts, limit, no_repeat_ngram, batch)
+                return self._greedy(features, prompts, limit, no_repeat_ngram, batch, grammars)
             answers = []
             for i in range(0, len(prompts), batch):
+                some = slice(i, i + batch)
                 answers += self._searched(
-                    features[i : i + batch], prompts[i : i + batch], num_beams, limit, no_repeat_ngram
+                    features[some],
+                    prompts[some],
+                    num_beams,
+                    limit,
+                    no_repeat_ngram,
+                    grammars and grammars[some],
                 )
             return answers
 
@@ -183,6 +198,7 @@ class Florence2Model:
         limit: int,
         no_repeat_ngram: int,
         batch: int,
+        grammars: Sequence[Grammar] | None,
     ) -> list[Answer]:
         if not prompts:
             return []
@@ -193,7 +209,17 @@ class Florence2Model:
 
         longest = self.image_tokens + max(len(ids) for ids in prompts)
         forced = self.network.generation_config.forced_bos_token_id
-        choose = chooser(self.start, forced, no_repeat_ngram)
+        likeliest = None
+        if grammars is not None:
+            of_prompts = rules(grammars, self.device)
+
+            def likeliest(step: Step) -> torch.Tensor:
+                left = limit - step.lengths
+                return self.constraint.choose(
+                    step.logits, step.tokens, step.lengths, of_prompts[step.prompts], left
+                )
+
+        choose = chooser(self.start, forced, no_repeat_ngram, likeliest)
         end = self.tokenizer.eos_token_id
         made = greedy(self.network, encode, len(prompts), batch, longest, limit, end, choose, self.scores)
         return [self._answer(ids, values) for ids, values in made]
@@ -205,6 +231,7 @@ class Florence2Model:
         num_beams: int,
         limit: int,
         no_repeat_ngram: int,
+        grammars: Sequence[Grammar] | None,
     ) -> list[Answer]:
         """By the library's beam search, and a teacher-forced pass for the probabilities that it does not report."""
         from transformers.modeling_outputs import BaseModelOutput
@@ -216,6 +243,8 @@ class Florence2Model:
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
             attention_mask=mask,
             generation_config=self._generation(num_beams, limit, no_repeat_ngram),
+            logits_processor=grammars
+            and processor(self.constraint, rules(grammars, self.device), num_beams, limit),
         )
         written = sequences[:, 1:].tolist()
         pad = self.tokenizer.pad_token_id

@@ -84,6 +84,7 @@ class Florence2:
         min_score: float = 0.0,
         sources: list[str] | None = None,
         score_window: int = 20,
+        constrained: bool = True,
     ) -> None:
         self.tasks = chosen(tasks)
         self.labels = [label for label in dict.fromkeys(labels or []) if prompt_text(label)]
@@ -109,6 +110,7 @@ class Florence2:
         self.max_new_tokens = max_new_tokens
         self.max_prompts_per_batch = max_prompts_per_batch
         self.min_score = min_score
+        self.constrained = constrained
         self.sources = None if sources is None else frozenset(sources)
         self.model = Florence2Model(model, revision, device, dtype, score_window)
 
@@ -208,6 +210,7 @@ class Florence2:
                 self.max_new_tokens,
                 no_repeat,
                 self.max_prompts_per_batch,
+                [prompts[i].task.grammar for i in members] if self.constrained else None,
             )
             answers.update(zip(members, found, strict=True))
         return [answers[i] for i in range(len(prompts))]
