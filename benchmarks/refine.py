@@ -35,7 +35,7 @@ from data_engine.scenes.write import make_scenes
 from data_engine.shards import read_table
 from pipelines.recipe_files import find_recipe
 from pipelines.refine import refine
-from pipelines.refine_quality import label_figures, selected
+from pipelines.refine_quality import label_figures, learnt_from
 from pipelines.refine_steps import labels_of, reference_of
 
 WORLD = find_world("target")
@@ -133,7 +133,7 @@ def _stages(dataset: Dataset, recipe: Recipe, rounds: int) -> Iterator[dict[str,
     assert section is not None
     stages = {"before filter": Labels(section.learn), "after filter": labels_of(section, 0)}
     stages |= {f"round {number}": labels_of(section, number) for number in range(1, rounds + 1)}
-    view = selected(dataset, section.held_out, reference_of(section), stages, others=True)
+    view = learnt_from(dataset, section, reference_of(section), stages)
     for stage in stages:
         for figure in label_figures(view, stage, scenes=True):
             if figure.shares is not None:

@@ -31,6 +31,7 @@ from pipelines.refine_quality import (
     asked_figures,
     is_scenes_truth,
     label_figures,
+    learnt_from,
     measured,
     precision_figures,
     selected,
@@ -144,16 +145,14 @@ def _check(dataset: Dataset, section: RefinePart) -> None:
     """What can be told before any training: is there something to learn from, and something to judge by."""
     learnt = held = told = known = 0
     labels, reference = labels_of(section, 0), reference_of(section)
-    views = [
-        selected(dataset, section.held_out, reference, {"kept": labels}, others=others)
-        for others in (True, False)
-    ]
+    others = learnt_from(dataset, section, reference, {"kept": labels})
+    judging = selected(dataset, section, reference, {})
     for shard in dataset.shards:
         for batch in dataset.image_batches(shard, 4096, ["image_id"]):
             out = int(np.count_nonzero(is_held_out(batch["image_id"], section.held_out)))
             held, learnt = held + out, learnt + batch.num_rows - out
-        told += views[0].annotations("kept", shard, ["annotation_id"]).num_rows
-        known += views[1].annotations(REFERENCE, shard, ["annotation_id"]).num_rows
+        told += others.annotations("kept", shard, ["annotation_id"]).num_rows
+        known += judging.annotations(REFERENCE, shard, ["annotation_id"]).num_rows
     if not held or not learnt:
         raise DatasetError(
             f"of {held + learnt} images {held} are held out (refine.held_out is {section.held_out:g}): there must be "
@@ -181,7 +180,7 @@ def _start(run: _Run) -> _Worth:
         run.annotate(started)
     view = selected(
         run.dataset,
-        section.held_out,
+        section,
         reference_of(section),
         {"raw": Labels(section.learn), "kept": labels_of(section, 0)},
     )
@@ -209,7 +208,7 @@ def _round(run: _Run, number: int, before: _Worth) -> tuple[Verdict, _Worth]:
     run.annotate(merge_recipe(run.recipe, number, model, chosen))
     run.filter(run.recipe.model_copy(update={"filters": filters_of(run.recipe, number)}), number)
     merged = source_of("merged", number)
-    view = selected(dataset, section.held_out, reference_of(section), {merged: labels_of(section, number)})
+    view = selected(dataset, section, reference_of(section), {merged: labels_of(section, number)})
     scenes = is_scenes_truth(dataset, reference_of(section))
     after = _Worth(
         list(label_figures(view, merged, scenes=scenes)) if section.truth else [],
@@ -247,6 +246,7 @@ def _fingerprint(run: _Run, number: int, *, asked: bool) -> str:
         [
             VERSION,
             section.accept.model_dump(),
+            section.calibration,
             labels_fingerprint(run.dataset, reference_of(section)),
             labels_fingerprint(run.dataset, labels_of(section, max(0, number - 1))),
             labels_fingerprint(run.dataset, labels_of(section, number)),

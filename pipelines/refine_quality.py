@@ -7,7 +7,7 @@ that it might have learnt from: then measures say how well it does what its teac
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from data_engine.quality.shares import Shares, change, estimate
 from data_engine.quality.text import exact_by_image
 from data_engine.quality.triplets import descriptions_by_image, phrases_by_image
 from data_engine.recipe_parts import AcceptPart
+from data_engine.refine_part import RefinePart
 from data_engine.rounds import Measured
 from data_engine.scenes.attributes import Reader
 from data_engine.scenes.scene import SOURCE as SCENES_TRUTH
@@ -51,10 +52,17 @@ class Figure:
 
 
 def selected(
-    dataset: Dataset, held_out: float, reference: Labels, labels: dict[str, Labels], *, others: bool = False
+    dataset: Dataset, section: RefinePart, reference: Labels, labels: Mapping[str, Labels]
 ) -> Selected:
-    """The held-out images (or, with `others`, all others), and the subjects by the names that tables use."""
-    return Selected(dataset, held_out, {REFERENCE: reference, **labels}, held_out=not others)
+    """The held-out images that judge (those that calibrate do not), and the subjects by the names of tables."""
+    return Selected(dataset, section.held_out, {REFERENCE: reference, **labels}, beyond=section.calibration)
+
+
+def learnt_from(
+    dataset: Dataset, section: RefinePart, reference: Labels, labels: Mapping[str, Labels]
+) -> Selected:
+    """The same of the images that are not held out."""
+    return Selected(dataset, section.held_out, {REFERENCE: reference, **labels}, held_out=False)
 
 
 def is_scenes_truth(dataset: Dataset, reference: Labels) -> bool:

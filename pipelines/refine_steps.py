@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +91,15 @@ def start_recipe(recipe: Recipe) -> Recipe | None:
 
 
 def relabel_recipe(recipe: Recipe, number: int, model: Path) -> Recipe:
-    """The student says what it sees in every image, and how likely it finds what was said before."""
+    """The student says what it sees in every image, where it finds what was said before, and how likely it
+    finds that."""
     refine = _refine(recipe)
     parts = _asked(recipe, number, str(model), held_out=False)
-    if refine.doubt is not None:
-        given = {"model": str(model), "sources": list(refine.learn)}
-        doubt = _filled(refine.doubt, "doubt", given, refine.learn)
-        parts[source_of("doubt", number)] = doubt.model_copy(update={"kept": 0})
+    given = {"model": str(model), "sources": list(refine.learn)}
+    for place, step, part in (("ground", "grounded", refine.ground), ("doubt", "doubt", refine.doubt)):
+        if part is not None:
+            about = _filled(part, place, given, refine.learn)
+            parts[source_of(step, number)] = about.model_copy(update={"kept": 0})
     return _with(recipe, number, parts)
 
 
@@ -105,10 +107,9 @@ def merge_recipe(recipe: Recipe, number: int, model: Path, chosen: Mapping[str, 
     """What was said before and what the student says as one set; `chosen` are arguments of calibration."""
     refine = _refine(recipe)
     relabel = relabel_recipe(recipe, number, model)
-    doubt = source_of("doubt", number) if refine.doubt is not None else None
-    student = source_of("student", number)
-    given = {"originals": list(refine.learn), "student": student, "doubt": doubt, **chosen}
-    needs = (*refine.learn, student, *([doubt] if doubt else []))
+    sides = _sides(refine, number)
+    needs = (*refine.learn, *sides.student, *sides.doubt)
+    given = {"originals": list(refine.learn), **sides.arguments, **chosen}
     merge = _filled(refine.merge, "merge", given, needs).model_copy(update={"kept": 0})
     return relabel.model_copy(
         update={"specialists": {**relabel.specialists, source_of("merged", number): merge}}
@@ -121,16 +122,15 @@ def calibrate(dataset: Dataset, recipe: Recipe, number: int, say: Callable[[str]
     refine = _refine(recipe)
     if refine.calibrate is None or refine.truth is None:
         return {}
-    student = source_of("student", number)
-    doubt = source_of("doubt", number) if refine.doubt is not None else None
-    sources = Labels((*refine.learn, refine.truth, student, *([doubt] if doubt else [])))
+    sides = _sides(refine, number)
+    sources = Labels((*refine.learn, refine.truth, *sides.student, *sides.doubt))
     fingerprint = digest(
         [
             code_version(refine.calibrate.use),
             arguments_digest(refine.calibrate.args),
             labels_fingerprint(dataset, sources),
             verdicts_fingerprint(dataset, 0),
-            refine.held_out,
+            refine.calibration,
         ]
     )
     facts = read_facts(dataset, number, "merge")
@@ -141,9 +141,8 @@ def calibrate(dataset: Dataset, recipe: Recipe, number: int, say: Callable[[str]
         "dataset": dataset,
         "truth": refine.truth,
         "originals": list(refine.learn),
-        "student": student,
-        "doubt": doubt,
-        "held_out": refine.held_out,
+        **sides.arguments,
+        "held_out": refine.calibration,
         "verdicts": 0,
     }
     found = load(refine.calibrate.use, {**given, **refine.calibrate.args}, "refine.calibrate")
@@ -174,6 +173,26 @@ def filters_of(recipe: Recipe, number: int) -> dict[str, FilterPart]:
         )
         for name, rule in (refine.filters or recipe.filters).items()
     }
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """The sources of a student's statements, and of its doubts: one, or none."""
+
+    student: tuple[str, ...]
+    doubt: tuple[str, ...]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As a merge takes them: a single student is no list, since not every merge takes several."""
+        student = self.student[0] if len(self.student) == 1 else list(self.student)
+        return {"student": student, "doubt": self.doubt[0] if self.doubt else None}
+
+
+def _sides(refine: RefinePart, number: int) -> _Sides:
+    grounded = [source_of("grounded", number)] if refine.ground is not None else []
+    doubt = [source_of("doubt", number)] if refine.doubt is not None else []
+    return _Sides((source_of("student", number), *grounded), tuple(doubt))
 
 
 def _refine(recipe: Recipe) -> RefinePart:

@@ -192,3 +192,17 @@ def test_held_out_images_and_the_others_are_all_images(noisy):
     assert len(f1[0].image_ids) + len(f1[1].image_ids) == 30
     ap = average_precision(inside, "noisy", "truth", threshold=0)
     assert ap.images == len(f1[0].image_ids) and asdict(ap)["predicted"] > 0
+
+
+def test_images_that_calibrate_and_those_that_judge_are_the_held_out_ones(noisy):
+    def images(view: Selected) -> set[str]:
+        return {
+            i
+            for s in view.shards
+            for b in view.image_batches(s, 9, ["image_id"])
+            for i in b["image_id"].to_pylist()
+        }
+
+    judging, calibrating = Selected(noisy, 0.6, {}, beyond=0.3), Selected(noisy, 0.3, {})
+    assert images(judging) and images(calibrating) and not images(judging) & images(calibrating)
+    assert images(judging) | images(calibrating) == images(Selected(noisy, 0.6, {}))

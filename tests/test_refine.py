@@ -16,6 +16,7 @@ from data_engine.dataset import Dataset
 from data_engine.errors import DatasetError, RecipeError
 from data_engine.held_out import is_held_out
 from data_engine.ingest.run import ingest
+from data_engine.quality.selected import Selected
 from data_engine.recipe import read_recipe
 from data_engine.rounds import last_accepted
 from data_engine.scenes.world import find_world
@@ -200,6 +201,11 @@ def test_calibration_chooses_arguments_of_the_merge(dataset):
     summary, _ = run(dataset, recipe((1.0,), calibrate=part))
     assert not summary.verdicts[0].gained
     assert values(dataset, 1, "merged-1")["regions: F1"] == values(dataset, 0, "kept")["regions: F1"]
+    # One half of the 40 % calibrates, so the other alone judges.
+    found = read_table(dataset.store, "rounds/1/quality.parquet").to_pylist()
+    judging = Selected(dataset, 0.4, {}, beyond=0.2)
+    count = sum(b.num_rows for s in dataset.shards for b in judging.image_batches(s, 99, ["image_id"]))
+    assert {row["images"] for row in found if row["measure"] == "brief captions: all true"} == {count}
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,9 @@ class ToyMerge:
 
     needs_pixels = False
 
-    def __init__(self, originals: list[str], student: str, prefer: str = "student"):
-        self.originals, self.student, self.prefer = originals, student, prefer
+    def __init__(self, originals: list[str], student: str | list[str], prefer: str = "student"):
+        self.originals, self.prefer = originals, prefer
+        self.student, *self.grounded = [student] if isinstance(student, str) else student
 
     def __call__(self, images, said):
         answers = []

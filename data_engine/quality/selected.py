@@ -23,17 +23,25 @@ class Labels:
 class Selected(Dataset):
     """The held-out images of a data set, or all others; `share` is how many are held out.
 
-    Sources are those of the data set and the names of `labels`, each standing for what it selects. Nothing
+    Of the held-out ones those are left out that would be so at the share `beyond` too: another use was made of
+    them. Sources are those of the data set and the names of `labels`, each standing for what it selects. Nothing
     of it is written. Memory is a shard's.
     """
 
     def __init__(
-        self, dataset: Dataset, share: float, labels: Mapping[str, Labels], *, held_out: bool = True
+        self,
+        dataset: Dataset,
+        share: float,
+        labels: Mapping[str, Labels],
+        *,
+        held_out: bool = True,
+        beyond: float = 0.0,
     ) -> None:
         super().__init__(dataset.store, dataset.info)
         self.share = share
         self.labels = labels
         self.held_out = held_out
+        self.beyond = beyond
 
     def sources(self) -> list[str]:
         return [*super().sources(), *self.labels]
@@ -57,4 +65,5 @@ class Selected(Dataset):
         return said.select(names)
 
     def _chosen(self, image_ids: pa.Array | pa.ChunkedArray) -> pa.Array:
-        return pa.array(is_held_out(image_ids, self.share) == self.held_out)
+        out = is_held_out(image_ids, self.share)
+        return pa.array(out & ~is_held_out(image_ids, self.beyond) if self.held_out else ~out)
