@@ -59,7 +59,7 @@ def names_nothing(phrase: str) -> bool:
     word counts in singular and plural.
     """
     plain = plain_phrase(phrase)
-    return not plain or plain in _NOTHING or _singular(plain) in _NOTHING
+    return not plain or plain in _NOTHING or lemma(phrase) in _NOTHING
 
 
 def plain_phrase(phrase: str) -> str:
@@ -70,10 +70,12 @@ def plain_phrase(phrase: str) -> str:
     return " ".join(words)
 
 
-def _singular(words: str) -> str:
-    """The usual endings of English plurals taken off the last word."""
+def lemma(phrase: str) -> str:
+    """A plain phrase with the usual endings of English plurals taken off its last word: "The Logos" is "logo"."""
+    words = plain_phrase(phrase)
     if words.endswith("ies") and len(words) > 4:
         return words[:-3] + "y"
-    if words.endswith(("ches", "shes", "sses", "xes")):
+    buses = words.endswith("uses") and not words.endswith(("auses", "ouses"))
+    if buses or words.endswith(("ches", "shes", "sses", "xes")):
         return words[:-2]
-    return words[:-1] if words.endswith("s") and not words.endswith("ss") else words
+    return words[:-1] if words.endswith("s") and not words.endswith(("ss", "us", "is")) else words

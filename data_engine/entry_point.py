@@ -67,12 +67,11 @@ def _source(module: str) -> Path:
 
 def _perhaps(module: str) -> str:
     """` - did you mean 'filters.nms'?`, where this project has a module of a like name."""
-    known = []
+    known: list[str] = []
     for package in ("filters", "specialists"):
         spec = importlib.util.find_spec(package)
-        known += [
-            f"{package}.{m.name}" for m in pkgutil.iter_modules(spec and spec.submodule_search_locations)
-        ]
+        places = (spec and spec.submodule_search_locations) or []
+        known += [f"{package}.{found.name}" for found in pkgutil.iter_modules(places)]
     close = get_close_matches(module, known, n=1)
     return f" - did you mean {close[0]!r}?" if close else ""
 

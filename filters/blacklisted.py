@@ -9,17 +9,17 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from data_engine.blacklist import names_nothing, plain_phrase
+from data_engine.blacklist import lemma, names_nothing
 from data_engine.errors import RecipeError
 
-VERSION = 1
+VERSION = 2
 
 
 class Blacklisted:
     """Drops rows whose text names nothing, whatever its case, its article and its number.
 
-    - `words`: further phrases to drop, without article: `[logo, watermark]`. `but`: phrases to keep all
-      the same.
+    - `words`: further phrases to drop: `[logo, watermark]`. `but`: phrases to keep all the same. Both in
+      singular or plural.
 
     Rows without text stay. Raises RecipeError.
     """
@@ -29,8 +29,8 @@ class Blacklisted:
     def __init__(self, words: Sequence[str] = (), but: Sequence[str] = ()) -> None:
         if isinstance(words, str) or isinstance(but, str):
             raise RecipeError("`words` and `but` are lists", "write [a, b]")
-        self.words = {plain_phrase(word) for word in words}
-        self.but = {plain_phrase(word) for word in but}
+        self.words = {lemma(word) for word in words}
+        self.but = {lemma(word) for word in but}
 
     def __call__(self, annotations: pa.Table) -> pa.BooleanArray:
         # There are few different phrases among many rows.
@@ -39,7 +39,5 @@ class Blacklisted:
         return keep.take(coded.indices).fill_null(True)
 
     def _names(self, phrase: str) -> bool:
-        plain = plain_phrase(phrase)
-        if plain in self.but:
-            return True
-        return plain not in self.words and not names_nothing(phrase)
+        word = lemma(phrase)
+        return word in self.but or (word not in self.words and not names_nothing(phrase))
