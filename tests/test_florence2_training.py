@@ -25,7 +25,7 @@ from data_engine.scenes.scene import Scene, make_scene
 from specialists.florence2 import Florence2, scenes_stages, scenes_training
 from specialists.florence2.dense_targets import dense_targets
 from specialists.florence2.prompts import TASKS
-from specialists.florence2.scenes_examples import TASK_WEIGHTS, Batch, Drawing, batches
+from specialists.florence2.scenes_examples import TASK_WEIGHTS, Drawing, batches
 from specialists.florence2.scenes_quality import Quality, _Counts, _Truth, measure
 from specialists.florence2.scenes_stages import Stage, train_in_stages
 from specialists.florence2.scenes_training import _Losses, train
@@ -37,6 +37,7 @@ from specialists.florence2.scratch import (
     wrap_tokenizer,
 )
 from specialists.florence2.shared_steps import Team
+from specialists.florence2.training.batch import Batch
 
 # pycocotools' decode still has NumPy 1's __array__.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

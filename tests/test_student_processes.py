@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 pytest.importorskip("torch")
@@ -23,7 +25,7 @@ from data_engine.errors import ClusterError, FdeError
 from specialists.florence2 import Florence2
 from specialists.florence2.training.state import Working
 from tests.scenes_dataset import scenes_dataset
-from tests.test_student_training import TRUTH, curve, same_weights, student
+from tests.test_student_training import TRUTH, curve, held_out, same_weights, student
 
 pytestmark = [
     pytest.mark.slow,
@@ -82,6 +84,33 @@ def test_what_a_worker_raises_comes_out_and_a_cluster_may_be_too_small(
         )
 
 
+@pytest.mark.ray
+def test_a_worker_of_ray_train_that_dies_costs_no_more_than_its_last_steps(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+    output = tmp_path / "s"
+    log = Working.of(output).student / "log.jsonl"
+
+    def kill() -> None:
+        while not _reached(log, 3):
+            time.sleep(0.05)
+        for child in psutil.Process().children(recursive=True):
+            if any("RayTrainWorker" in part for part in child.cmdline()[:1]) and not killed:
+                killed.append(child.pid)
+                child.kill()
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    said: list[str] = []
+    # As many steps as a slow machine needs for the killer to come in between.
+    student(steps=60, runner="ray", save_steps=1, readers=1, evaluations=0).train(
+        dataset, TRUTH, output, None, said.append
+    )
+    assert killed and any("a worker died" in line and "going on from step" in line for line in said)
+    assert [step for step, _ in curve(output)] == list(range(60))
+
+
 def test_two_processes_of_this_machine_learn_as_one_does(
     dataset: Dataset, tmp_path: Path, alone: Path
 ) -> None:
@@ -117,13 +146,17 @@ def test_a_training_that_is_killed_anywhere_goes_on_to_the_same_curve(
         process = _begin(dataset, output)
         while process.poll() is None and not _reached(log, at):
             time.sleep(0.02)
+        readers: list[psutil.Process] = []
         if process.poll() is None:
+            readers = psutil.Process(process.pid).children(recursive=True)
             os.kill(process.pid, signal.SIGKILL)  # the process alone: its readers must end by themselves
             deaths += 1
         process.wait()
+        assert not psutil.wait_procs(readers, timeout=60)[1]
     assert deaths and not output.exists()
     assert _begin(dataset, output).wait() == 0
     assert curve(output) == curve(alone)
+    assert held_out(output) == held_out(alone)
     assert same_weights(output, alone)
 
 

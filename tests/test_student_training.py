@@ -73,6 +73,11 @@ def curve(folder: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 
+def held_out(folder: Path) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [(line["step"], line["held_out"]) for line in lines if "held_out" in line]
+
+
 def weights(folder: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
@@ -147,6 +152,7 @@ def test_an_interrupted_training_gives_what_it_would_have_given(
     student(save_steps=3).train(dataset, TRUTH, output, None, said.append)
     assert any("going on from step 3" in line for line in said)
     assert curve(output) == curve(whole)
+    assert [step for step, _ in held_out(whole)] == [3, 6] and held_out(output) == held_out(whole)
     assert same_weights(output, whole)
 
 

@@ -25,7 +25,7 @@ from data_engine.scenes.write import GENERATOR
 from data_engine.storage import storage_errors
 from specialists.florence2.locations import BINS
 from specialists.florence2.scenes_card import card
-from specialists.florence2.scenes_examples import Batch, Drawing, batches, described_things
+from specialists.florence2.scenes_examples import Drawing, batches, described_things
 from specialists.florence2.scenes_quality import Quality, measure
 from specialists.florence2.scratch import (
     Dimensions,
@@ -37,7 +37,9 @@ from specialists.florence2.scratch import (
 from specialists.florence2.shared_steps import Team, team
 from specialists.florence2.start import load_start, read_tokenizer
 from specialists.florence2.training.answers import alike, token_losses, told
+from specialists.florence2.training.batch import Batch
 from specialists.florence2.training.learner import Learner
+from specialists.florence2.training.state import read_tensors, write_tensors
 from specialists.training_arithmetic import training_arithmetic
 
 if TYPE_CHECKING:
@@ -331,8 +333,6 @@ class _Run:
 
     def _keep(self) -> None:
         """The working file, replaced in one go."""
-        import torch
-
         state = {
             "settings": json.dumps(self.settings),
             "tokenizer": self.definition,
@@ -341,10 +341,7 @@ class _Run:
             "step": self.step,
             "seconds": self.seconds,
         }
-        with storage_errors(str(self.working)):
-            partial = self.working.with_name(self.working.name + ".partial")
-            torch.save(state, partial)
-            partial.replace(self.working)
+        write_tensors(self.working, state)
 
     def save(self, output: Path) -> None:
         """The averaged weights in half precision, with tokenizer and processor, as a checkpoint."""
@@ -389,18 +386,8 @@ def _vocabulary(seed: int, world: World) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _read_working(working: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    import torch
-
-    if not working.is_file():
-        return None
-    try:
-        saved: dict[str, Any] = torch.load(working, weights_only=True)
-        same = saved["settings"] == json.dumps(settings)
-    except Exception as error:  # whatever a damaged or foreign file makes torch raise
-        raise RecipeError(
-            f"{working} is not the working file of a training", "remove it to begin anew"
-        ) from error
-    if not same:
+    saved = read_tensors(working)
+    if saved is not None and saved.get("settings") != json.dumps(settings):
         raise RecipeError(
             f"{working} belongs to a training with other settings",
             "give the settings that it was begun with, or remove it to begin anew",

@@ -21,7 +21,11 @@ _LOOK_SECONDS = 0.5
 
 
 class Log:
-    """Appends to a folder's log. Lines of steps from `step` on are dropped first: they are done again."""
+    """Appends to a folder's log, for a training that goes on from `step`.
+
+    Steps that are done again stand in it twice until `compact` is called. What happened between two steps bears
+    the number of the second one.
+    """
 
     def __init__(self, folder: Path, step: int) -> None:
         try:
@@ -31,17 +35,15 @@ class Log:
         self.file = folder / FILE
         with storage_errors(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)
-            kept = [line for line in _lines(self.file) if line["step"] < step]
-            partial = self.file.with_name(FILE + ".partial")
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            partial.replace(self.file)
-            self._stream = self.file.open("a", encoding="utf-8")
+            self._stream = self.file.open("ab")
+            # What a kill cut short is no line; whoever reads along has not read it either.
+            self._stream.truncate(sum(map(len, _whole(self.file))))
             self._board: Any = SummaryWriter(str(folder), purge_step=step or None)
 
     def write(self, step: int, **values: Any) -> None:
         """One line; its numbers go to TensorBoard too."""
         with storage_errors(str(self.file)):
-            self._stream.write(json.dumps({"step": step} | values) + "\n")
+            self._stream.write(json.dumps({"step": step} | values).encode() + b"\n")
             self._stream.flush()
         for name, value in values.items():
             if isinstance(value, float):
@@ -52,14 +54,26 @@ class Log:
         self._board.close()
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a log; a last one that a kill cut short is none."""
-    if not file.is_file():
-        return
-    with file.open(encoding="utf-8") as stream:
-        for line in stream:
-            if line.endswith("\n"):
-                yield json.loads(line)
+def _whole(file: Path) -> Iterator[bytes]:
+    """The whole lines of a log."""
+    with file.open("rb") as stream:
+        yield from (line for line in stream if line.endswith(b"\n"))
+
+
+def compact(folder: Path) -> None:
+    """Leave out what was done again later: the log is then as if nothing had interrupted the training."""
+    kept: list[dict[str, Any]] = []
+    last = -1
+    for line in map(json.loads, _whole(folder / FILE)):
+        if "share" in line:
+            if line["step"] <= last:
+                again = line["step"]
+                kept = [old for old in kept if "event" in old or old["step"] < again + ("held_out" in old)]
+            last = line["step"]
+        kept.append(line)
+    partial = folder / (FILE + ".partial")
+    partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    partial.replace(folder / FILE)
 
 
 def shown(line: dict[str, Any]) -> str:
@@ -95,7 +109,7 @@ def followed(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _follow(file: Path, say: Callable[[str], None], done: threading.Event) -> None:
-    position = file.stat().st_size if file.is_file() else 0
+    position = sum(map(len, _whole(file))) if file.is_file() else 0
     told = float("-inf")
     step: dict[str, Any] | None = None
     last = False
@@ -103,11 +117,9 @@ def _follow(file: Path, say: Callable[[str], None], done: threading.Event) -> No
         last = done.wait(_LOOK_SECONDS)  # what was written before the end is still read
         if not file.is_file():
             continue
-        if file.stat().st_size < position:  # it was begun anew, or cut to where a training goes on
-            position = 0
-        with file.open(encoding="utf-8") as stream:
+        with file.open("rb") as stream:
             stream.seek(position)
-            while (text := stream.readline()).endswith("\n"):
+            while (text := stream.readline()).endswith(b"\n"):
                 position = stream.tell()
                 line = json.loads(text)
                 if "share" in line:

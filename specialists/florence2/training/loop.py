@@ -115,6 +115,7 @@ class Loop:
         self.names = [name for name, _ in named]
         self.step, self.seconds, self.waiting = 0, 0.0, 0
         self.best: dict[str, Any] | None = None
+        self.evaluated = -1
         self.notes: Counter[str] = Counter()
         self.log: Log | None = None
         saved = read_tensors(job.working.state)
@@ -136,6 +137,7 @@ class Loop:
         self.learner.load(saved)
         self.step, self.seconds, self.waiting = saved["step"], saved["seconds"], saved["waiting"]
         self.best, self.notes = saved["best"], Counter(saved["notes"])
+        self.evaluated = saved["evaluated"]
 
     def spent(self, step: int) -> float:
         """Which share of the run lies before a step."""
@@ -293,8 +295,9 @@ class Loop:
         """The loss of the averaged weights on held-out images; the best ones are kept."""
         import torch
 
-        if not self.plan.held:
+        if not self.plan.held or self.evaluated == self.step:
             return
+        self.evaluated = self.step
         made = list(Reader(reading).held(self.settings.evaluate_on, self.network.side))
         counts = self._counts(made)
         sums = Sums(self.device, self.whole)
@@ -341,6 +344,8 @@ class Loop:
             return
         self._kept = time.monotonic()
         if not all(bool(torch.isfinite(master).all()) for master in self.learner.masters):
+            if done:
+                raise DivergedError(f"the weights after step {self.step} are no numbers", "lower `rate`")
             return
         state = {
             "step": self.step,
@@ -348,6 +353,7 @@ class Loop:
             "side": self.network.side,
             "waiting": self.waiting,
             "best": self.best,
+            "evaluated": self.evaluated,
             "notes": dict(self.notes),
             "done": done,
             **self.learner.state(),

@@ -20,7 +20,7 @@ from data_engine.storage import storage_errors
 from data_engine.trainer import Learn
 from specialists.florence2.shared_steps import Team, team
 from specialists.florence2.training.kept import Kept
-from specialists.florence2.training.log import followed
+from specialists.florence2.training.log import compact, followed
 from specialists.florence2.training.loop import DivergedError, Job, is_locating, learn
 from specialists.florence2.training.network import (
     FACTS,
@@ -234,6 +234,7 @@ def _export(job: Job, plan: Plan, output: Path) -> None:
     if is_locating(job.settings, job.start):
         facts["dimensions"] = _dimensions(job, side, vision)
     with storage_errors(str(output)):
+        compact(working.student)
         (working.student / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         old = output.with_name(output.name + ".old")
         if output.exists():

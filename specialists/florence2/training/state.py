@@ -106,6 +106,6 @@ def read_tensors(file: Path) -> dict[str, Any] | None:
         value: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:  # whatever a damaged or foreign file makes torch raise
         raise RecipeError(
-            f"{file} is not the working file of a training", f"remove {file.parent} to begin anew"
+            f"{file} is not the working file of a training", "remove it to begin anew"
         ) from error
     return value
