@@ -308,6 +308,49 @@ def qa(
     found.raise_if_failed()
 
 
+@app.command()
+def report(
+    dataset: DatasetArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The HTML file to write; one that is there is replaced.")
+    ] = Path("report.html"),
+    images: Annotated[int, typer.Option(help="How many images the gallery shows.", min=0, max=400)] = 24,
+    round_: Annotated[
+        int | None,
+        typer.Option("--round", help="Look at what this round of verdicts kept; else the last.", min=0),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Look at all statements, also dropped ones.")
+    ] = False,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Only these sources; may be given several times.")
+    ] = None,
+    truth: Annotated[
+        str | None, typer.Option(help="A source of people's labels (human): AP, recall, CIDEr against it.")
+    ] = None,
+    sql_: Annotated[
+        list[Path] | None, typer.Option("--sql", help="A folder of your own checks and reports, as .sql.")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(help="The most memory DuckDB takes, e.g. 4GB.")] = None,
+) -> None:
+    """Write what `fde qa` finds, with plots and a gallery of images, as one HTML file that needs nothing else."""
+    from data_engine.dataset import Dataset
+    from data_engine.errors import QueryError
+    from data_engine.qa.scope import find_scope
+    from pipelines.report.write import write_report
+
+    if everything and round_ is not None:
+        raise QueryError("--all and --round exclude each other", "leave one of them out")
+    opened = Dataset.open(dataset)
+    scope = find_scope(opened, round_, tuple(source or ()), everything=everything)
+    found = write_report(
+        opened, output, scope, images=images, folders=sql_ or [], truth=truth, memory_limit=memory
+    )
+    size = output.stat().st_size / 1e6
+    failed = ", ".join(check.query.name for check in found.failed)
+    _say(f"{output}: {size:.1f} MB; {f'checks that failed: {failed}' if failed else 'all checks passed'}")
+
+
 @app.command("eval")
 def eval_(
     dataset: DatasetArgument,

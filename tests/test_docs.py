@@ -52,6 +52,7 @@ def test_the_command_reference_is_what_help_prints():
         ["sql"],
         ["view"],
         ["qa"],
+        ["report"],
         ["eval"],
         ["draw"],
         ["demo"],

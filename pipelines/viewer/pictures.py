@@ -16,7 +16,7 @@ from data_engine.image_bytes import ByteReader
 from data_engine.run_lengths import check_fills, run_lengths
 from pipelines.viewer.tables import Relations, Tables
 
-SIDES = {"thumb": 384, "full": 1600}
+SIDES = {"thumb": 384, "page": 720, "full": 1600}
 """The longer side of what is sent, in pixels; smaller images are sent as large as they are."""
 
 _CACHE_BYTES = 64 << 20
