@@ -14,7 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from data_engine.dataset import Dataset
 from data_engine.errors import SpecialistError
+from data_engine.recipe import Where
+from data_engine.where_sql import quoted, says
 
 VERSION = 1
 
@@ -36,20 +39,32 @@ class BestRegionText:
     - What earlier filters dropped takes no part.
 
     Its `where` must let it see candidates and scores: `kind: region` and no `source`, or the sources of
-    both. Raises SpecialistError when there is a choice to be made in several images, and not one score.
+    both. Raises SpecialistError when the whole data set has regions with several texts, and not one score.
     """
 
     cascades = False
+    columns = ("annotation_id", "kind", "granularity", "text", "parent_id", "box", "mask", "score", "source")
 
     def __init__(self, scorer: str) -> None:
         self.scorer = scorer
+
+    def survey(self, dataset: Dataset, where: Where) -> str:
+        """Look for a score of a region in the whole data set: one shard may have none."""
+        scored = f"source = {quoted(self.scorer)} AND parent_id IS NOT NULL AND score IS NOT NULL"
+        named = f"granularity IN ({', '.join(quoted(name) for name in CANDIDATES)})"
+        further = f"parent_id IS NOT NULL AND text IS NOT NULL AND kind = 'region' AND {named}"
+        if not says(dataset, where, scored) and says(dataset, where, further):
+            raise SpecialistError(
+                f"regions have several texts, and none has a score by {self.scorer!r}",
+                "run that scorer with the texts' sources under its `needs`, and let the filter's `where` be "
+                "kind: region, without a source",
+            )
+        return ""
 
     def __call__(self, annotations: pa.Table) -> pa.BooleanArray:
         candidates = _candidates(annotations)
         scores = self.values(annotations).to_numpy(zero_copy_only=False)
         scored = candidates.rows[~np.isnan(scores[candidates.rows])]
-        if not len(scored):
-            self._refuse_without_scores(annotations, candidates)
         regions = candidates.region[scored]
         # Region by region, the best first.
         order = np.lexsort((scored, ~candidates.own[scored], -scores[scored], regions))
@@ -70,17 +85,6 @@ class BestRegionText:
         place = pc.index_in(annotations["annotation_id"], best["parent_id"].combine_chunks())
         own = pc.if_else(pa.array(is_score), annotations["score"], pa.scalar(None, pa.float32()))
         return pc.coalesce(own, best["score_max"].take(place)).combine_chunks()
-
-    def _refuse_without_scores(self, annotations: pa.Table, candidates: _Candidates) -> None:
-        regions = candidates.region[candidates.rows]
-        rivals = candidates.rows[np.bincount(regions)[regions] > 1]
-        # One image may be one that the scorer failed on.
-        if len(annotations["image_id"].take(pa.array(rivals)).unique()) > 1:
-            raise SpecialistError(
-                f"regions have several texts, and none has a score by {self.scorer!r}",
-                "run that scorer with the texts' sources under its `needs`, and let the filter's `where` be "
-                "kind: region, without a source",
-            )
 
 
 @dataclass(frozen=True)

@@ -135,11 +135,9 @@ def test_other_scorers_are_not_asked_but_their_scores_go_with_a_loser() -> None:
     assert BestRegionText("clip")(said).to_pylist() == [False, True, False] * 3
 
 
-def test_without_one_score_in_several_images_the_recipe_is_wrong_but_one_image_may_have_failed() -> None:
+def test_a_shard_without_one_score_stays_as_it_is() -> None:
     one, two = (table("texts", CUP, image * 32) for image in "ab")
-    assert BestRegionText("clip")(one).to_pylist() == [True] * 3
-    with pytest.raises(SpecialistError, match="none has a score by 'clip'"):
-        BestRegionText("clip")(pa.concat_tables([one, two]))
+    assert BestRegionText("clip")(pa.concat_tables([one, two])).to_pylist() == [True] * 6
     single = [table("texts", region(), image * 32) for image in "ab"]
     assert BestRegionText("clip")(pa.concat_tables(single)).to_pylist() == [True, True]
     assert BestRegionText("clip")(one.slice(0, 0)).to_pylist() == []
@@ -175,6 +173,9 @@ def test_over_a_data_set_the_filter_sees_the_texts_and_scores_of_all_sources(tmp
         ("a red cup", pytest.approx(0.3)),
         ("cup", pytest.approx(0.1)),
     ]
+    wrong = best.model_copy(update={"args": {"scorer": "blip"}})
+    with pytest.raises(SpecialistError, match="none has a score by 'blip'"):
+        filter_dataset(dataset, Recipe(name="best", filters={"best-text": wrong}))
 
 
 def test_the_recipe_on_the_recipes_page_is_sound() -> None:
@@ -256,12 +257,7 @@ def test_the_filter_says_what_a_loop_over_rows_says(regions, random) -> None:
     if all(mark is None for mark in marks):
         return
     expected = plain(rows, "clip")
-    try:
-        kept = rule(both).to_pylist()
-    except SpecialistError:
-        # Scores there are, but none of a text that takes part.
-        assert all(kept for kept, _ in expected)
-        return
+    kept = rule(both).to_pylist()
     assert kept == [kept for kept, _ in expected]
     assert rule.values(both).to_pylist() == [value for _, value in expected]
     # Of each region with a scored text exactly one scored text is left.
