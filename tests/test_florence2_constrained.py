@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -31,7 +32,7 @@ def constraint() -> Constraint:
     return Constraint(vocabulary(), BEGIN, END, len(vocabulary().meaning) + EXTRA, "cpu")
 
 
-def babble(grammars: list[Grammar], seed: int, limit: int, wishes: tuple[float, ...]) -> list[list[int]]:
+def babble(grammars: Sequence[Grammar], seed: int, limit: int, wishes: tuple[float, ...]) -> list[list[int]]:
     """Answers by logits drawn at random, with a wish for each class of tokens; rows that have ended stay as they are."""
     rng = torch.Generator().manual_seed(seed)
     rule = constraint()

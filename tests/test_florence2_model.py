@@ -13,8 +13,11 @@ import torch
 from PIL import Image as PILImage
 
 from data_engine.errors import ModelLoadError, RecipeError
-from specialists.florence2.model import Florence2Model
-from specialists.florence2.prompts import TASKS
+from specialists.florence2.encoding import SharedEncoder
+from specialists.florence2.grammar import TEXT, parse
+from specialists.florence2.model import Answer, Florence2Model
+from specialists.florence2.prompts import TASKS, Grammar
+from specialists.florence2.teacher_forcing import TokenScores
 from tests.toy_florence2 import ANSWERS, BRIEF, IMAGE_TOKENS, overfitted, pictures, random_checkpoint
 
 
@@ -93,6 +96,100 @@ def test_teacher_forced_scores_are_those_of_generation(model: Florence2Model) ->
         wanted = [float(steps[row, i, token]) for i, token in enumerate(answer.ids)]
         assert answer.log_probs.tolist() == pytest.approx(wanted, abs=1e-4)
         assert len(answer.ids) == len(answer.log_probs)
+
+
+@pytest.mark.parametrize(("places", "no_repeat"), [(3, 0), (17, 1), (16, 3)])
+def test_prompts_that_wait_their_turn_are_answered_as_by_the_plain_path(
+    model: Florence2Model, places: int, no_repeat: int
+) -> None:
+    # Rows end and stay for a while, others take their places, the last ones close ranks.
+    features, prompts = asked(model)
+    ours = model.answers(features, prompts, 1, 70, no_repeat, batch=places)
+    with torch.inference_mode():
+        theirs = model.network.generate(
+            **plain_inputs(model),
+            num_beams=1,
+            max_new_tokens=70,
+            no_repeat_ngram_size=no_repeat,
+            forced_eos_token_id=None,
+        )
+    end = model.tokenizer.eos_token_id
+    for answer, row in zip(ours, theirs[:, 1:].tolist(), strict=True):
+        assert answer.ids == row[: row.index(end) if end in row else len(row)]
+
+
+def test_a_forced_first_token_and_other_settings_of_a_checkpoint_are_followed(babbling: Path) -> None:
+    model = Florence2Model(str(babbling), None, "cpu", "auto")
+    model.network.double()
+    features, prompts = asked(model)
+    for setting in ({"forced_bos_token_id": 7}, {"repetition_penalty": 1.7}, {"suppress_tokens": [8, 9]}):
+        config = model.network.generation_config
+        before = {name: getattr(config, name) for name in setting}
+        config.update(**setting)
+        ours = model.answers(features.double(), prompts, 1, 12, 0)
+        with torch.inference_mode():
+            theirs = model.network.generate(
+                **plain_inputs(model),
+                num_beams=1,
+                max_new_tokens=12,
+                no_repeat_ngram_size=0,
+                forced_eos_token_id=None,
+            )
+        config.update(**before)
+        end = model.tokenizer.eos_token_id
+        for answer, row in zip(ours, theirs[:, 1:].tolist(), strict=True):
+            assert answer.ids == row[: row.index(end) if end in row else len(row)]
+
+
+def test_the_shared_encoder_gives_what_the_librarys_gives(model: Florence2Model) -> None:
+    features, prompts = asked(model)
+    images = [i for i, _ in PROMPTS]
+    inputs = plain_inputs(model)
+    with torch.inference_mode():
+        shared = SharedEncoder(model.network, features[[0, images.index(1)]], at_once=1)
+        ours, mask = shared(images, prompts, model.tokenizer.pad_token_id)
+        embeds = model.network.get_input_embeddings()(inputs["input_ids"])
+        embeds[:, :IMAGE_TOKENS] = features
+        theirs = model.network.model.language_model.encoder(
+            inputs_embeds=embeds, attention_mask=inputs["attention_mask"]
+        ).last_hidden_state
+    assert torch.equal(mask, inputs["attention_mask"])
+    assert torch.allclose(ours[mask == 1], theirs[mask == 1], atol=1e-9)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_constrained_answers_of_a_babbling_model_are_well_formed(babbling: Path, beams: int) -> None:
+    model = Florence2Model(str(babbling), None, "cpu", "auto")
+    features, prompts = asked(model)
+    grammars = [TASKS[name].grammar for _, (name, _) in PROMPTS]
+    free = model.answers(features, prompts, beams, 30, 0)
+    kept = model.answers(features, prompts, beams, 30, 0, batch=17, grammars=grammars)
+
+    def rest(answer: Answer, grammar: Grammar) -> list[int]:
+        found = parse(answer.ids, grammar, model.vocabulary, (1000, 1000), answer.truncated)
+        used = {i for f in found for i in (*f.label_tokens, *f.location_tokens)}
+        meaning = model.vocabulary.read(answer.ids)
+        return [i for i, m in enumerate(meaning) if i not in used and m >= TEXT]
+
+    shaped = [i for i, grammar in enumerate(grammars) if grammar is not Grammar.TEXT]
+    assert any(rest(free[i], grammars[i]) for i in shaped)
+    assert not any(rest(kept[i], grammars[i]) for i in shaped)
+    assert [kept[i].ids for i in range(len(kept)) if i not in shaped] == [
+        free[i].ids for i in range(len(free)) if i not in shaped
+    ]
+
+
+def test_a_coordinate_is_as_likely_as_the_bins_around_it(taught: Path) -> None:
+    model = Florence2Model(str(taught), None, "cpu", "auto")
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn((4, model.network.lm_head.out_features), generator=rng) * 3
+    tokens = torch.tensor(model.tokenizer.convert_tokens_to_ids(["<loc_0>", "<loc_500>", "<loc_999>", "a"]))
+    wide, narrow = (TokenScores(model.vocabulary, window, 2, "cpu") for window in (20, 0))
+    p = logits.softmax(1)[:, wide.location_ids]
+    wanted = [float(p[0, :21].sum()), float(p[1, 480:521].sum()), float(p[2, 979:].sum())]
+    assert wide(logits, tokens).exp()[:3].tolist() == pytest.approx(wanted, rel=1e-4)
+    assert wide(logits, tokens)[3] == narrow(logits, tokens)[3] == logits.log_softmax(1)[3, tokens[3]]
+    assert bool((wide.best(logits, tokens) >= wide(logits, tokens) - 1e-5).all())
 
 
 def test_scores_of_the_untaught_are_low_and_of_the_taught_high(babbling: Path, taught: Path) -> None:

@@ -14,6 +14,7 @@ from data_engine.errors import ModelLoadError, RecipeError, SpecialistError
 from data_engine.image import Image
 from data_engine.schema import ANNOTATIONS
 from specialists.florence2 import Florence2
+from specialists.florence2.grammar import parse
 from specialists.florence2.locations import dequantise
 from specialists.florence2.prompts import TASKS
 from tests.toy_florence2 import BRIEF, overfitted, pictures
@@ -277,6 +278,25 @@ def test_rows_below_the_least_score_are_left_out_with_what_hangs_on_them(
     assert [r.text for r in nothing_located] == [r.text for r in everything if r.kind == "text"]
 
 
+def test_a_box_scores_by_its_label_and_by_the_bins_around_its_sides(taught: str, images: list[Image]) -> None:
+    (narrow,) = florence(taught, "OD", score_window=0)(images[:1], None)
+    (wide,) = florence(taught, "OD", score_window=20)(images[:1], None)
+    assert [(r.text, r.box) for r in wide] == [(r.text, r.box) for r in narrow]
+    for a, b in zip(narrow, wide, strict=True):
+        assert a.score is not None and b.score is not None and a.score < b.score <= 1
+    specialist = florence(taught, "OD", score_window=0)
+    (answer,) = specialist.model.answers(
+        specialist.model.features([images[0].pixels], 1),
+        [specialist.model.prompt_ids(specialist.tasks[0])],
+        1,
+        99,
+        0,
+    )
+    first = parse(answer.ids, specialist.tasks[0].grammar, specialist.model.vocabulary, (80, 60))[0]
+    parts = answer.score(first.label_tokens), answer.score(first.location_tokens)
+    assert narrow[0].score == pytest.approx((parts[0] * parts[1]) ** 0.5, rel=1e-4)
+
+
 def test_no_images_and_nothing_said_are_no_error(taught: str, images: list[Image]) -> None:
     specialist = florence(taught, "CAPTION_TO_PHRASE_GROUNDING")
     assert specialist([], None) == []
@@ -297,6 +317,7 @@ def test_a_task_about_statements_that_nobody_makes_says_so(taught: str, images: 
         ({"tasks": ["OPEN_VOCABULARY_DETECTION"]}, "needs labels"),
         ({"tasks": ["OD"], "labels": ["dog"]}, "labels are given"),
         ({"tasks": ["OD"], "num_beams": 0}, "num_beams"),
+        ({"tasks": ["OD"], "score_window": -1}, "score_window"),
         ({"tasks": ["OD"], "max_prompts_per_batch": 0}, "max_prompts_per_batch"),
     ],
 )
@@ -314,7 +335,7 @@ def test_weights_that_are_not_there_are_one_line() -> None:
 def test_a_recipe_can_name_it_without_importing_it() -> None:
     takes = signature("specialists.florence2:Florence2")
     assert takes is not None and takes.required == ("model", "tasks") and "num_beams" in takes.optional
-    assert code_version("specialists.florence2:Florence2") == "specialists.florence2:Florence2 version 2"
+    assert code_version("specialists.florence2:Florence2") == "specialists.florence2:Florence2 version 3"
 
 
 def test_importing_the_package_loads_no_model_library() -> None:

@@ -117,7 +117,8 @@ class DecoderCache:
             inner = layer.fc2(layer.activation_fn(layer.fc1(hidden)))
             hidden = layer.final_layer_norm(hidden + inner)
         self.column += 1
-        return hidden
+        output: torch.Tensor = hidden
+        return output
 
     def _heard(
         self,
@@ -132,7 +133,8 @@ class DecoderCache:
         query = attention.q_proj(hidden).view(len(keys), 1, self.width)
         weights = torch.baddbmm(absent, query, keys.transpose(1, 2), alpha=attention.scaling)
         weights = weights.softmax(-1, dtype=self.exact).to(values.dtype)
-        return attention.out_proj(torch.bmm(weights, values).view(len(hidden), -1))
+        heard: torch.Tensor = attention.out_proj(torch.bmm(weights, values).view(len(hidden), -1))
+        return heard
 
 
 def _runs(places: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:

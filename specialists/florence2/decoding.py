@@ -146,7 +146,9 @@ class _Batch:
     def step(self, logits: torch.Tensor) -> Step:
         rows = len(self.alive)
         longest = int(self.cache.column - self.first[self.alive].min())
-        return Step(logits, self.tokens[:rows, :longest], self.lengths[:rows], self.prompts[:rows])
+        # Rows that have ended may be longer than all that go on.
+        lengths = self.lengths[:rows].clamp(max=longest)
+        return Step(logits, self.tokens[:rows, :longest], lengths, self.prompts[:rows])
 
     def write(self, chosen: torch.Tensor, log_probs: torch.Tensor, end: int) -> None:
         import torch

@@ -41,7 +41,8 @@ class SharedEncoder:
         self.exact = torch.promote_types(images.dtype, torch.float32)
         self.tokens = images.shape[1]
         made: list[tuple[torch.Tensor, ...]] = []
-        for some in images.split(at_once):
+        for start in range(0, len(images), at_once):
+            some = images[start : start + at_once]
             hidden = self._positioned(some, 0)
             query, key, value = self._projected(hidden)
             part = self._attended(query, key, value)
@@ -92,7 +93,8 @@ class SharedEncoder:
         if hidden.dtype == torch.float16:  # as the library's layer does
             largest = torch.finfo(hidden.dtype).max - 1000
             hidden = hidden.clamp(-largest, largest)
-        return hidden
+        output: torch.Tensor = hidden
+        return output
 
     def _positioned(self, states: torch.Tensor, first: int) -> torch.Tensor:
         table = self.encoder.embed_positions

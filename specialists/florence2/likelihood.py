@@ -71,7 +71,7 @@ class Likelihood:
         for name in self.tasks:
             if name not in TASKS:
                 raise RecipeError(f"{name} judges no statement", f"choose among {', '.join(TASKS)}")
-        if isinstance(sources, str) or not sources:
+        if not isinstance(sources, list) or not sources:
             raise RecipeError("Likelihood needs a list of sources", "name those whose statements it judges")
         for what, value, least in (
             ("max_prompts_per_batch", max_prompts_per_batch, 1),

@@ -96,7 +96,7 @@ class Florence2Model:
             self.network.lm_head.out_features,
             self.device,
         )
-        self.scores = TokenScores(self.vocabulary, score_window, self.device)
+        self.scores = TokenScores(self.vocabulary, score_window, self.tokenizer.eos_token_id, self.device)
         text_config = self.network.config.text_config
         self.image_tokens = int(self.processor.num_image_tokens)
         self.positions = int(text_config.max_position_embeddings)

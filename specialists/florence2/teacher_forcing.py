@@ -31,10 +31,12 @@ _LEAST = -30.0
 class TokenScores:
     """The log-probability of tokens, of location tokens that of the bins within `window` bins of theirs.
 
-    A window of 0 is the token's own bin. Near an end of the scale the window is cut off there.
+    A window of 0 is the token's own bin. Near an end of the scale the window is cut off there. The `end` of an answer is
+    as likely as that its words end: by that token, or by a location, for the released checkpoints echo a region
+    behind its text.
     """
 
-    def __init__(self, vocabulary: Vocabulary, window: int, device: Any) -> None:
+    def __init__(self, vocabulary: Vocabulary, window: int, end: int, device: Any) -> None:
         import torch
 
         meaning = torch.from_numpy(vocabulary.meaning)
@@ -44,6 +46,7 @@ class TokenScores:
         self.locations = located.to(device)
         self.meaning = meaning.to(device)
         self.window = window
+        self.end = end
 
     def __call__(self, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Of each row's token, (rows,); `logits` are (rows, vocabulary) in float32 or wider."""
@@ -51,6 +54,9 @@ class TokenScores:
 
         total = logits.logsumexp(1)
         values = logits.gather(1, tokens[:, None])[:, 0] - total
+        rows = (tokens == self.end).nonzero()[:, 0]
+        if len(rows):
+            values[rows] = self._ends(logits[rows]) - total[rows]
         if not self.window:
             return values
         bins = self.bins(tokens)
@@ -62,6 +68,12 @@ class TokenScores:
             inside = logits[rows[:, None], at].masked_fill((near < 0) | (near >= BINS), float("-inf"))
             values[rows] = inside.logsumexp(1) - total[rows]
         return values
+
+    def _ends(self, logits: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        located = logits[:, self.locations].logsumexp(1)
+        return torch.logaddexp(logits[:, self.end], located)
 
     def bins(self, tokens: torch.Tensor) -> torch.Tensor:
         """The bin of each token; what is no location token has a negative number."""
@@ -78,6 +90,9 @@ class TokenScores:
 
         log_p = logits.log_softmax(1)
         best = log_p.amax(1)
+        rows = (tokens == self.end).nonzero()[:, 0]
+        if len(rows):
+            best[rows] = torch.maximum(best[rows], self._ends(log_p[rows]))
         rows = (self.bins(tokens) >= 0).nonzero()[:, 0]
         if self.window and len(rows):
             sums = torch.nn.functional.pad(log_p[rows][:, self.locations].exp().cumsum(1), (1, 0))
