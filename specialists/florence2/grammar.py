@@ -96,11 +96,6 @@ class Found:
             (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
         return x0, y0, x1, y1
 
-    @property
-    def score_tokens(self) -> tuple[int, ...]:
-        """The tokens whose probabilities are its score: its coordinates, or its text if it has none."""
-        return self.location_tokens or self.label_tokens
-
 
 def clean_label(text: str) -> str:
     """A label in one line and without `<`, which the released parsers cannot read back."""

@@ -67,8 +67,8 @@ the files as shipped. Prompts about a caption, a phrase or a region are given th
 
 - It was trained on one world alone, and has no words for the things of another.
 - Writing is small at its input size: take an OCR for it.
-- Scores of boxes are small: the targets of training spread over some 25 bins, so that a sure box has about 0.03.
-  They order boxes; as probabilities they mean nothing.
+- The targets of training spread a coordinate over some 25 bins, so that the very bin of a sure box has about 0.03. Its
+  scores mean something with the bins around it: `score_window`, as it stands (docs/performance.md).
 - Long captions repeat the patterns of the scenes' own language.
 
 ## Licence

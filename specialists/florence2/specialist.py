@@ -66,6 +66,9 @@ class Florence2:
     - `score_window`: a coordinate's probability is that of all bins up to so many from it, for a coordinate that is
       nearly right is right. 20 of the 1,000 bins are 2 % of a side. 0 counts the very bin alone.
 
+    - `constrained`: answers keep to their task's grammar (`constrained`): no box lacks a coordinate or an area, and what
+      is begun is finished within the limit. Answers that are well-formed by themselves stay as they are.
+
     Scores are exp(mean log-probability) of a text's tokens or of coordinates, and the geometric mean of
     both where something has a label and a place (`model`). Raises RecipeError, ModelLoadError or MissingPackageError.
     """

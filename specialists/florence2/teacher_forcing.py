@@ -122,7 +122,8 @@ class Likely:
     @property
     def doubt(self) -> NDArray[np.float32]:
         """How much less likely each token is than the likeliest: log-ratios, 0 or less."""
-        return np.minimum(self.log_probs - self.best, 0.0)
+        ratios: NDArray[np.float32] = np.minimum(self.log_probs - self.best, 0.0)
+        return ratios
 
 
 def likelihoods(
