@@ -141,8 +141,8 @@ def test_two_sources_side_by_side(page, dataset):
     row = sql(dataset, f"{count} = '{image_id}'").to_pylist()[0]
     page.wait_for_selector("#agreement")
     same = row["n"] - row["off"]
-    assert f"{same} region" in page.inner_text("#agreement")
-    assert f"{row['off']} only on the right" in page.inner_text("#agreement")
+    expect(page.locator("#agreement")).to_contain_text(f"{same} region")
+    expect(page.locator("#agreement")).to_contain_text(f"{row['off']} only on the right")
     page.select_option("[name=right]", "detector (kept in round 0)")
     page.wait_for_url(re.compile("kept"))
     expect(page.locator("#agreement")).to_contain_text("0 only on the right")

@@ -69,18 +69,24 @@ export function suggest(side, found, overview, place) {
   for (const list of ["labels", "filters"]) {
     side.querySelector(`#${list}`).replaceChildren(...found[list].map((value) => el("option", { value })));
   }
-  side.querySelector("[name=granularity]").append(...found.granularities.map((value) => el("option", { value }, value)));
+  const select = side.querySelector("[name=granularity]");
+  const chosen = select.value || place.granularity;
+  // Not the whole form: somebody may be typing already.
+  select.replaceChildren(el("option", { value: "" }, "any"), ...found.granularities.map((value) => el("option", { value }, value)));
+  fill(select, chosen);
   if (found.sampled < overview.shards) side.querySelector("#sampled").textContent = `Suggestions come from ${count(found.sampled, "shard")}.`;
-  fillForm(side, place);
 }
 
 export function fillForm(side, place) {
   for (const name of SEARCH) {
     const input = side.querySelector(`[name=${name}]`);
-    if (!input) continue;
-    if (input.tagName === "SELECT" && place[name] && ![...input.options].some((o) => o.value === place[name])) {
-      input.append(el("option", { value: place[name] }, place[name]));
-    }
-    input.value = place[name] || "";
+    if (input) fill(input, place[name] || "");
   }
+}
+
+function fill(input, value) {
+  if (input.tagName === "SELECT" && ![...input.options].some((option) => option.value === value)) {
+    input.append(el("option", { value }, value));
+  }
+  input.value = value;
 }

@@ -50,11 +50,9 @@ export async function showResults(main, place, overview, signal) {
       : el("span", { class: "button off", "aria-disabled": "true" }, labelled);
   pager.replaceChildren(turn("before", back, "← Before", "prev"), turn("after", on, "Next →", "next"));
   pager.hidden = !back && !on;
-  status.textContent = found.length
-    ? `${count(found.length, "image")} on this page${stopped ? ", stopped" : ""}`
-    : asked
-      ? "No image matches."
-      : "There are no images.";
+  if (stopped && cursor) status.lastElementChild?.replaceWith("when stopped");
+  else if (found.length) status.textContent = `${count(found.length, "image")} on this page`;
+  else status.textContent = asked ? "No image matches." : "There are no images.";
   if (found.length || stopped) countAll(total, search, overview, asked, signal);
   return {
     key(event) {
