@@ -309,6 +309,7 @@ def test_only_a_training_of_like_dimensions_can_be_gone_on_from(tmp_path: Path, 
         train(tmp_path / "out", steps=1, start=tmp_path / "nowhere", **SETTINGS)
 
 
+@pytest.mark.slow
 def test_processes_that_train_together_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # other processes take a whole vocabulary
     from specialists.florence2.scenes_training import _Run

@@ -55,6 +55,7 @@ class Student:
       `checkpointing` calculates layers twice for the sake of memory.
     - `evaluations` times in a run the loss of up to `evaluate_on` held-out images is measured; after `patience`
       of them without a better one the run ends. The best weights are what is kept. `patience` 0: never.
+      `evaluations` 0: none, and the last weights are kept.
 
     Where it runs:
 

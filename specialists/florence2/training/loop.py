@@ -188,7 +188,7 @@ class Loop:
             readers = 0 if multiprocessing.current_process().daemon else self.settings.readers
             self._kept = self._last = time.monotonic()
             stopped = self._run(reading, readers)
-            if stopped is None:
+            if stopped is None and self.settings.evaluations:
                 self._evaluate(reading)
             self._keep(done=True)
             if stopped is not None:
