@@ -10,6 +10,7 @@ import { Stage } from "./stage.js";
 import { fate, markButtons, statementRow } from "./statement.js";
 
 const MOST_ROWS = 100;
+const SAID_SECONDS = 6;
 
 export async function showStory(main, place, overview, signal) {
   const [shard, imageId] = place.show.split("/");
@@ -18,6 +19,7 @@ export async function showStory(main, place, overview, signal) {
   const sides = voices(story.statements);
   const beside = neighbours(place, story.image, signal);
   const said = el("p", { class: "said-last", role: "status" });
+  let silence;
   const context = {
     shard,
     byId,
@@ -27,6 +29,8 @@ export async function showStory(main, place, overview, signal) {
     say: (line, bad = false) => {
       said.textContent = line;
       said.classList.toggle("bad", bad);
+      clearTimeout(silence);
+      silence = setTimeout(() => said.replaceChildren(), SAID_SECONDS * 1000);
     },
   };
   const comparing = Boolean(place.left && place.right);
