@@ -21,6 +21,7 @@ from data_engine.annotation import Annotation, AnnotationRows
 from data_engine.dataset import Dataset
 from data_engine.errors import DatasetError, RecipeError
 from data_engine.held_out import is_held_out
+from data_engine.ingest.run import ingest
 from data_engine.schema import ANNOTATIONS, VERDICTS
 from data_engine.shards import write_shard
 from data_engine.trainer import Learn
@@ -310,6 +311,15 @@ def test_an_image_that_is_gone_is_left_out_and_counted(dataset: Dataset, tmp_pat
     step = Reader(_reading(plan)).step(Wanted(0, 64))
     assert sum(len(batch.ids) for batch in step.batches) == 2
     assert step.notes["unreadable"] == 1
+
+
+def test_embedded_images_are_read_from_their_shards(dataset: Dataset, tmp_path: Path) -> None:
+    folder = Path(dataset.url).parent
+    ingest(str(folder / "scenes"), str(tmp_path / "embedded"), shard_size=4, embed=True)
+    embedded = Dataset.open(str(tmp_path / "embedded"))
+    assert embedded.info.embedded
+    linked, held = (Reader(_reading(_plan(one))).step(Wanted(1, 64)) for one in (dataset, embedded))
+    assert _flat(linked) == _flat(held)
 
 
 def test_data_that_changes_under_a_training_ends_it(dataset: Dataset) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -59,7 +60,7 @@ def train(
     say: Callable[[str], None],
 ) -> None:
     """Train, and put the checkpoint in place; goes on with what was interrupted. See docs/training.md."""
-    _require_packages(settings)
+    _require_packages()
     fingerprint = _fingerprint(settings, data_digest(Kept(dataset, learn_from), settings.mixture()), start)
     if start_facts(str(output)).get("fingerprint") == fingerprint:
         shutil.rmtree(Working.of(output).folder, ignore_errors=True)
@@ -77,7 +78,7 @@ def train(
     _export(job, plan, output)
 
 
-def _require_packages(settings: Student) -> None:
+def _require_packages() -> None:
     if "torch" not in sys.modules:
         # Threads that wait by spinning starve the processes that read. The library reads this once.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -85,12 +86,8 @@ def _require_packages(settings: Student) -> None:
         import tensorboardX  # type: ignore[import-untyped]  # noqa: F401 - at the first step it would be told late
         import torch  # noqa: F401
         import transformers  # noqa: F401
-
-        if any("SEGMENTATION" in task for task in settings.mixture()):
-            import cv2  # noqa: F401 - outlines need it
     except ImportError as error:
-        name = error.name or "transformers"
-        raise MissingPackageError.of(name, "ocr" if name == "cv2" else "train") from error
+        raise MissingPackageError.of(error.name or "transformers", "train") from error
 
 
 def _fingerprint(settings: Student, data: str, start: str | None) -> str:
@@ -125,6 +122,8 @@ def begin(settings: Student, dataset: Dataset, learn_from: Learn, output: Path, 
     plan = survey(dataset, learn_from, settings.mixture())
     tokenizer = definition if definition is not None else new_tokenizer(settings, plan.corpus)
     plan = replace(plan, settings=fingerprint, tokenizer=tokenizer)
+    if any(kind.endswith("mask") for kind in plan.statements) and importlib.util.find_spec("cv2") is None:
+        raise MissingPackageError.of("cv2", "ocr")  # outlines need it, and a reader would say so late
     with storage_errors(str(working.folder)):
         shutil.rmtree(working.folder, ignore_errors=True)
         working.folder.mkdir(parents=True)
