@@ -45,8 +45,10 @@ def babble(grammars: Sequence[Grammar], seed: int, limit: int, wishes: tuple[flo
         logits = torch.randn((rows, len(rule.classes)), generator=rng) + wish
         chosen = rule.choose(logits, tokens[:, :step], lengths, rules(grammars, "cpu"), limit - lengths)
         allowed = rule.allowed(tokens[:, :step], lengths, rules(grammars, "cpu"), limit - lengths)
-        masked = logits.masked_fill(~allowed, float("-inf")).argmax(1)
-        assert torch.equal(chosen, masked)
+        at = torch.arange(rows)
+        assert bool(allowed[at, chosen][going].all())
+        free = logits.argmax(1)
+        assert bool((chosen == free)[allowed[at, free]].all())
         assert bool(allowed[going].any(1).all())
         tokens[:, step] = chosen
         going &= chosen != END
@@ -91,6 +93,24 @@ def test_every_shape_can_be_written(grammar: Grammar) -> None:
         Grammar.POLYGONS: {"polygons"}, Grammar.LABELLED_BOXES_OR_POLYGONS: {"box", "polygons"},
     }  # fmt: skip
     assert shapes == wanted[grammar]
+
+
+def test_a_polygon_may_begin_along_one_line_and_a_label_without_a_place_gets_one() -> None:
+    rule = constraint()
+    ids = tokenizer()("".join(f"<loc_{b}>" for b in (10, 20, 30, 20)), add_special_tokens=False)["input_ids"]
+    along = tokenizer().convert_tokens_to_ids("<loc_20>")
+    tokens, lengths = torch.tensor([[*ids, ids[0]]]), torch.tensor([5])
+    for left, may in ((20, True), (3, False)):
+        allowed = rule.allowed(tokens, lengths, rules([Grammar.POLYGONS], "cpu"), torch.tensor([left]))
+        assert bool(allowed[0, along]) is may
+    label = torch.tensor([tokenizer()("ball", add_special_tokens=False)["input_ids"]])
+    wants_to_end = torch.zeros((1, len(rule.classes)))
+    wants_to_end[0, END], wants_to_end[0, label[0, 0]] = 9.0, 8.0
+    lengths, left = torch.tensor([label.shape[1]]), torch.tensor([50])
+    (chosen,) = rule.choose(
+        wants_to_end, label, lengths, rules([Grammar.LABELLED_BOXES], "cpu"), left
+    ).tolist()
+    assert vocabulary().meaning[chosen] >= 0
 
 
 def test_texts_are_left_alone() -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from specialists.florence2.grammar import CLOSE, OPEN, SEP, TEXT, Vocabulary
+from specialists.florence2.locations import BINS
 from specialists.florence2.prompts import Grammar
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ class Constraint:
         grammars: torch.Tensor,
         left: torch.Tensor,
     ) -> torch.Tensor:
-        """The likeliest allowed token of each row, (rows,); the arguments are those of `allowed`."""
+        """The likeliest token of each row where it is allowed, else the likeliest that is, (rows,).
+
+        The arguments are those of `allowed`.
+        """
         chosen = logits.argmax(1)
         allowed = self._allowed(tokens, lengths, grammars, left)
         kept = allowed.classes.gather(1, self.classes[chosen][:, None])[:, 0]
@@ -84,7 +88,11 @@ class Constraint:
         kept |= first & (chosen == self.begin)
         rows = (~kept).nonzero()[:, 0]
         if len(rows):
-            may = self._mask(_Allowed(allowed.classes[rows], allowed.least[rows], allowed.excluded[rows]))
+            classes = allowed.classes[rows]
+            # A label that the model would end here gets its place, and not ever more words.
+            place_only = classes[:, _LOCATION] & ~classes[:, _END]
+            classes[:, [_BLANK, _WORD]] &= ~place_only[:, None]
+            may = self._mask(_Allowed(classes, allowed.least[rows], allowed.excluded[rows]))
             may[:, self.begin] |= first[rows]
             chosen[rows] = logits[rows].masked_fill(~may, float("-inf")).argmax(1)
         return chosen
@@ -137,7 +145,16 @@ class Constraint:
         polygonal = (grammars == _POLYGONS) | ((grammars == _BOXES_OR_POLYGONS) & marked)
         size = torch.where(grammars == _QUADS, _QUAD, _BOX)
         place = torch.where(polygonal, run, run % size)
-        whole = torch.where(polygonal, (run >= _POLYGON) & (run % 2 == 0), (run > 0) & (run % size == 0))
+        # Least and greatest x and y of the coordinates at the end: a shape that is level has no area.
+        bins, at_end = self.bins[tokens], own & (at >= before[:, None])
+        level = [
+            bins.masked_fill(~of, BINS).amin(1) >= bins.masked_fill(~of, -1).amax(1)
+            for of in (at_end & ((at - before[:, None]) % 2 == axis) for axis in (0, 1))
+        ]
+        flat = level[0] | level[1]
+        whole = torch.where(
+            polygonal, (run >= _POLYGON) & (run % 2 == 0) & ~flat, (run > 0) & (run % size == 0)
+        )
         labelled = (grammars == _LABELLED_BOXES) | (grammars == _QUADS) | (grammars == _BOXES_OR_POLYGONS)
         ends = 1 + (polygonal & inside).long()  # tokens to finish with: the end, and the mark that closes
         boundary = begins | (whole & ~(polygonal & inside)) | closed
@@ -167,7 +184,7 @@ class Constraint:
         may |= (grammars == _FREE)[:, None]
 
         # Coordinates that give the shape an area: the second corner of a box beyond its first; the last point of a
-        # quad, or the third of a polygon, off the line that those before it may all lie on.
+        # quad or polygon off the line that those before it may all lie on.
         def back(count: int) -> torch.Tensor:
             """The bin that was written `count` tokens ago, where there is one."""
             return self.bins[tokens.gather(1, (lengths - count).clamp(min=0)[:, None])[:, 0]]
@@ -175,13 +192,14 @@ class Constraint:
         box = ~polygonal & (grammars != _QUADS)
         least = torch.where(box & (place >= 2), back(2) + 1, 0)
         # So that a second corner can lie beyond it, the first keeps off the last bin.
-        excluded = torch.where(box & (place < 2), 999, -1)
-        level = torch.where(
-            grammars == _QUADS,
-            (place >= _QUAD - 2) & (back(2) == back(4)) & (back(4) == back(6)),
-            polygonal & ((place == _POLYGON - 2) | (place == _POLYGON - 1)) & (back(2) == back(4)),
+        excluded = torch.where(box & (place < 2), BINS - 1, -1)
+        odd = place % 2 == 1
+        # A polygon may go level while there are tokens for one more point.
+        tight = left < torch.where(odd, 1, 2) + 2 + ends
+        last_chance = torch.where(
+            grammars == _QUADS, place >= _QUAD - 2, polygonal & (place >= _POLYGON - 2) & tight
         )
-        excluded = torch.where(level, back(2), excluded)
+        excluded = torch.where(last_chance & torch.where(odd, level[1], level[0]), back(2), excluded)
         free = grammars == _FREE
         return _Allowed(may, least.masked_fill(free, 0), excluded.masked_fill(free, -1))
 
