@@ -211,7 +211,7 @@ def _round(run: _Run, number: int, before: _Worth) -> tuple[Verdict, _Worth]:
     view = selected(dataset, section, reference_of(section), {merged: labels_of(section, number)})
     scenes = is_scenes_truth(dataset, reference_of(section))
     after = _Worth(
-        list(label_figures(view, merged, scenes=scenes)) if section.truth else [],
+        list(label_figures(view, merged, scenes=scenes)),
         _student_figures(view, section, number, scenes=scenes),
     )
     fingerprint = _fingerprint(run, number, asked=True)
@@ -219,7 +219,8 @@ def _round(run: _Run, number: int, before: _Worth) -> tuple[Verdict, _Worth]:
     if facts.get("fingerprint") == fingerprint:
         return Verdict(facts["accepted"], facts["reason"], facts["gained"]), after
     retire(dataset, number)
-    labels = measured(after.labels, before.labels, section.accept)
+    # Without truth what was merged is held against what it was made of: that says how much it was changed.
+    labels = measured(after.labels, before.labels if section.truth else [], section.accept)
     student = measured(after.student, before.student, section.accept)
     verdict = verdict_of(labels if section.truth else student, section.accept)
     # Labels that are worth more are the aim: where they can be measured, the student alone decides nothing.

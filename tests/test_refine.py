@@ -194,6 +194,9 @@ def test_without_truth_a_student_is_held_against_the_one_before(dataset):
     assert [v.accepted for v in summary.verdicts] == [True, False]
     assert "regions: F1 rose" in summary.verdicts[0].reason
     assert values(dataset, 0, "student-0")["regions: F1"] == 0 and not values(dataset, 0, "kept")
+    found = read_table(dataset.store, "rounds/1/quality.parquet").to_pylist()
+    assert not any(row["decides"] for row in found if row["subject"] == "merged-1")
+    assert 0 < values(dataset, 1, "merged-1")["regions: F1"] < 1
 
 
 def test_calibration_chooses_arguments_of_the_merge(dataset):
@@ -231,22 +234,35 @@ def test_one_image_is_too_few(tmp_path):
         run(dataset, recipe((1.0,)))
 
 
-def test_truth_that_says_nothing_of_held_out_images_is_told(pictures, tmp_path):
-    folder = tmp_path / "bare"
+def without_truth_of(pictures: Path, folder: Path, bare) -> Path:
+    """The same scenes, of some of which (by image_id) truth says nothing."""
     folder.mkdir()
     (folder / "images").symlink_to(pictures / "images")
     (folder / "scenes.json").write_text((pictures / "scenes.json").read_text())
     with (folder / TRUTH).open("w") as truth:
         for line in (pictures / TRUTH).read_text().splitlines():
             fields = json.loads(line)
-            name = hashlib.sha256((pictures / fields["file"]).read_bytes()).hexdigest()[:32]
-            if is_held_out(pa.array([name]), 0.4)[0]:
+            if bare(hashlib.sha256((pictures / fields["file"]).read_bytes()).hexdigest()[:32]):
                 fields["annotations"] = []
             truth.write(json.dumps(fields) + "\n")
+    return folder
+
+
+def test_truth_that_says_nothing_of_held_out_images_is_told(pictures, tmp_path):
+    folder = without_truth_of(pictures, tmp_path / "bare", lambda i: is_held_out(pa.array([i]), 0.4)[0])
     dataset = make_dataset(folder, tmp_path)
     with pytest.raises(DatasetError, match="truth says nothing of the .* held-out images"):
         run(dataset, recipe((1.0,)))
     assert not trainings(dataset)
+
+
+def test_images_without_objects_are_images(pictures, tmp_path):
+    """What is found in them is wrong, and that nothing is found is right: neither is a division by nothing."""
+    dataset = make_dataset(
+        without_truth_of(pictures, tmp_path / "some", lambda i: i[0] in "01234567"), tmp_path
+    )
+    summary, _ = run(dataset, recipe((1.0,)))
+    assert summary.used == 1 and values(dataset, 1, "merged-1")["regions: F1"] == 1
 
 
 def test_a_recipe_without_the_section_and_a_data_set_elsewhere_are_refused(dataset):
