@@ -112,7 +112,7 @@ def funnel(rows: pa.Table) -> alt.TopLevelMixin:
     )
     mark = base.mark_bar(height={"band": 0.7}).encode(color=colour, tooltip=["filter:N", "label:N"])
     text = base.mark_text(align="left", dx=4).encode(text="label:N")
-    chart = alt.layer(mark, text).properties(width=2 * _WIDTH, height={"step": 22})
+    chart = alt.LayerChart(layer=[mark, text]).properties(width=2 * _WIDTH, height={"step": 22})
     return _by_panel(chart, bars, 1, y="independent")
 
 
@@ -152,7 +152,7 @@ def refinement(rows: pa.Table) -> alt.TopLevelMixin:
         x=x, xOffset=offset, y=value, color=colour, shape=alt.Shape("of:N", title=None, sort=names),
         tooltip=["measure:N", "subject:N", "value:Q", "low:Q", "high:Q", "reason:N"],
     )  # fmt: skip
-    chart = alt.layer(whisker, point)
+    chart = alt.LayerChart(layer=[whisker, point])
     return _by_panel(chart, points, 4, y="independent")
 
 
