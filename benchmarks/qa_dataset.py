@@ -139,10 +139,7 @@ def _parts(images: int, random: np.random.Generator) -> dict[str, dict[str, pa.A
 
     granularity = np.tile(np.array(TEXTS), images)
     texts = [" ".join(random.choice(_WORDS, _SENTENCES[g])) for g in granularity]
-    made_of = json.dumps(
-        {"objects": ["dog", "cup"], "names": [], "attributes": ["red"], "actions": ["sits"],
-         "object_complexity": 3, "action_complexity": 2, "tokens": 9, "sentences": 1}
-    )  # fmt: skip
+    made_of = [_made_of(text) for text in texts]
     n = len(texts)
     regions = images * REGIONS
     boxes = _boxes(regions, random)
@@ -157,7 +154,7 @@ def _parts(images: int, random: np.random.Generator) -> dict[str, dict[str, pa.A
         },
         "elements": {
             "of": "captioner", "image": each(len(TEXTS)), "parent": pa.array(np.arange(n)), "kind": _same("text", n),
-            "granularity": _same("elements", n), "text": _same(made_of, n),
+            "granularity": _same("elements", n), "text": pa.array(made_of),
         },
         "detector": {
             "of": None, "image": np.concatenate([each(REGIONS), each(REGIONS)]),
@@ -181,6 +178,13 @@ def _parts(images: int, random: np.random.Generator) -> dict[str, dict[str, pa.A
             "score": pa.array(random.random(phrases, np.float32)),
         },
     }  # fmt: skip
+
+
+def _made_of(text: str) -> str:
+    """As many elements as a text of that length might have."""
+    words = text.split()
+    parts = {"objects": words[::3], "names": [], "attributes": words[1::5], "actions": words[2::7]}
+    return json.dumps({**parts, "object_complexity": len(words) % 5, "action_complexity": len(words) % 3})
 
 
 def _same(value: str, count: int) -> pa.Array:

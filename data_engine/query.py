@@ -78,6 +78,7 @@ def locked(dataset: Dataset, memory_limit: str | None = None) -> duckdb.DuckDBPy
     scratch = f"{tempfile.gettempdir()}/fde-duckdb-{uuid.uuid4().hex}"
     connection.execute("SET temp_directory = ?", [scratch])
     connection.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
+    connection.execute("SET enable_progress_bar = false")
     connection.execute("SET python_enable_replacements = false")  # a table is no variable of this process
     connection.execute((files("data_engine.qa") / "macros.sql").read_text())
     if dataset.store.local:

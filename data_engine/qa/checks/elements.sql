@@ -3,5 +3,4 @@
 SELECT annotation_id, image_id, source, text[:200] AS text
 FROM annotations
 WHERE kind = 'text' AND granularity = 'elements' AND NOT coalesce(CASE WHEN json_valid(text) THEN
-    json_type(text, '$.objects') = 'ARRAY' AND json_type(text, '$.attributes') = 'ARRAY'
-    AND json_type(text, '$.actions') = 'ARRAY' AND json_type(text, '$.names') = 'ARRAY' END, false)
+    json_type(text, ['$.objects', '$.attributes', '$.actions', '$.names']) = ['ARRAY', 'ARRAY', 'ARRAY', 'ARRAY'] END, false)
