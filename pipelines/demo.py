@@ -59,6 +59,8 @@ def run_demo(folder: Path, count: int, seed: int, *, reporter: Reporter, say: Ca
     picture = folder / "scenes.png"
     # Two sources that say what the eye can check at a glance; all of them at once hide the scenes.
     draw_dataset(dataset, picture, sources=["segmenter", "ocr"], images=6, kept=True)
-    say(f"Look at {picture}, or ask:")
+    say(f"Look at {picture}, browse the labels, have them as one page, or ask:")
+    say(f"  fde view {url}")
+    say(f"  fde report {url} --output {folder / 'report.html'}")
     for query in _ASK:
         say(f'  fde sql {url} "{query}"')
