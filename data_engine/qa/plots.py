@@ -140,16 +140,17 @@ def refinement(rows: pa.Table) -> alt.TopLevelMixin:
         points.append({**row, "series": name, "of": subject if number.isdecimal() else row["subject"]})
     base = alt.Chart(alt.InlineData(values=points), width=_SMALL, height=120)
     names = list(dict.fromkeys(point["of"] for point in points))
+    legend = alt.Legend(orient="top")
     colour = alt.Color(
-        "of:N", title=None, scale=alt.Scale(domain=names, range=_colours(len(names))),
-        legend=alt.Legend(orient="top"),
-    )  # fmt: skip
+        "of:N", title=None, scale=alt.Scale(domain=names, range=_colours(len(names))), legend=legend
+    )
+    shape = alt.Shape("of:N", title=None, scale=alt.Scale(domain=names), legend=legend)
     x = alt.X("round:O", title="round", axis=alt.Axis(labelAngle=0))
     offset = alt.XOffset("of:N", sort=names)
     value = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4))
     whisker = base.mark_rule(strokeWidth=2).encode(x=x, xOffset=offset, y=alt.Y("low:Q", title=None), y2="high:Q", color=colour)  # fmt: skip
     point = base.mark_point(filled=True, size=50, opacity=1).encode(
-        x=x, xOffset=offset, y=value, color=colour, shape=alt.Shape("of:N", title=None, sort=names),
+        x=x, xOffset=offset, y=value, color=colour, shape=shape,
         tooltip=["measure:N", "subject:N", "value:Q", "low:Q", "high:Q", "reason:N"],
     )  # fmt: skip
     chart = alt.LayerChart(layer=[whisker, point])

@@ -11,7 +11,7 @@ import PIL.Image
 from data_engine.errors import ImageError
 from data_engine.run_lengths import check_fills, run_lengths
 
-GRID = 128
+GRID = 192
 """Cells of the longer side, at most."""
 
 
