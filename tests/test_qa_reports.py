@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from data_engine.dataset import Dataset
 from data_engine.errors import QueryError
+from data_engine.qa.checks import check_names
 from data_engine.qa.reports import find_report, report_names, run_report
 from data_engine.qa.scope import Scope, find_scope
 from data_engine.query import connect
@@ -294,3 +295,9 @@ def test_tokens_are_words_and_single_signs(texts):
 def test_dataset_sql_answers_in_arrow(dataset):
     rows = dataset.sql("SELECT source, count(*) AS n FROM statements GROUP BY 1 ORDER BY 1")
     assert isinstance(rows, pa.Table) and rows.num_rows == 7
+
+
+def test_the_page_names_every_report_and_every_check():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "qa.md").read_text()
+    named = set(re.findall(r"`(\w+)`", page))
+    assert set(report_names()) | set(check_names()) <= named

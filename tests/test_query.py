@@ -91,6 +91,14 @@ def test_a_data_set_on_another_filesystem_answers_the_same(dataset, tmp_path):
         "SELECT * FROM read_text('{ds}/../secret.txt')",
         "SELECT * FROM glob('{ds}/../*')",
         "SELECT * FROM read_csv('http://127.0.0.1:9/x.csv')",
+        "SELECT * FROM query('WITH x AS (COPY (SELECT 1) TO ''{ds}/x.csv'') SELECT 1')",
+        "SELECT * FROM json_execute_serialized_sql('{{}}')",
+        "SELECT * FROM enable_logging(storage := 'file', storage_path := '{ds}/logs')",
+        "SELECT * FROM enable_profiling(save_location := '{ds}/profile.json')",
+        "SELECT * FROM read_text('/proc/self/environ')",
+        "SELECT * FROM parquet_metadata('{outside}')",
+        "SELECT * FROM duckdb_secrets()",
+        "SELECT * FROM inside",
         "SELECT * FROM no_such_view",
         "SELECT (",
         "SELECT 1) UNION (SELECT 2",
@@ -103,6 +111,21 @@ def test_nothing_can_be_written_and_nothing_outside_can_be_read(dataset, tmp_pat
         sql(dataset, query.format(ds=dataset.url.replace("'", "''"), outside=tmp_path / "secret.txt"))
     assert "\n" not in str(caught.value) and caught.value.hint
     assert set(Path(dataset.url).rglob("*")) == inside
+
+
+def test_each_connection_spills_into_a_folder_of_its_own_which_goes_with_it(dataset):
+    with connect(dataset, "60MB") as one, connect(dataset, "60MB") as two:
+        scratch = [
+            run(c, "SELECT current_setting('temp_directory') AS d").read_all()["d"][0].as_py()
+            for c in (one, two)
+        ]
+        assert scratch[0] != scratch[1]
+        sorted_rows = (
+            "SELECT md5(i::VARCHAR) AS a, md5((i + 1)::VARCHAR) AS b FROM range(1000000) t(i) ORDER BY a, b"
+        )
+        assert sum(batch.num_rows for batch in run(one, sorted_rows)) == 1_000_000
+        assert any(Path(scratch[0]).iterdir())
+    assert not any(Path(folder).exists() for folder in scratch)
 
 
 def test_order_semicolons_and_comments_are_taken_as_written(dataset):
