@@ -5,27 +5,20 @@ from __future__ import annotations
 import html
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
-import pycocotools.mask
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from data_engine.dataset import Dataset, DatasetInfo
-from data_engine.errors import ImageError, QueryError, StorageError
+from data_engine.errors import StorageError
 from data_engine.ingest.run import ingest
-from data_engine.qa.plots import MOST_SERIES, PLOTS, plot, series_left_out
-from data_engine.qa.reports import run_report
+from data_engine.qa.plots import PLOTS
 from data_engine.qa.scope import Scope, find_scope
-from data_engine.query import connect
-from pipelines.report.card import MOST_SHAPES, SHOWN_CHARACTERS
-from pipelines.report.drawing import svg
+from pipelines.cli import main
 from pipelines.report.gallery import gallery
-from pipelines.report.grids import ROWS, grid
-from pipelines.report.mask_path import GRID, mask_path
-from pipelines.report.words import Piece, cut
+from pipelines.report.layout import MOST_SHAPES, SHOWN_CHARACTERS
 from pipelines.report.write import write_report
 from tests.qa_sets import edit, hand_made, statement
 
@@ -196,107 +189,43 @@ def test_where_it_cannot_be_written(tmp_path):
         write_report(dataset, tmp_path / "file" / "report.html", find_scope(dataset))
 
 
-def test_charts_are_altair_s_and_draw_as_svg_without_style(tmp_path):
+def test_measures_of_the_picture_and_why_a_statement_is_there(tmp_path):
     dataset = hand_made(tmp_path)
-    with connect(dataset) as connection:
-        for name in set(PLOTS) - {"refinement"}:
-            rows = run_report(connection, name)
-            chart = plot(name, rows)
-            assert "$schema" in chart.to_dict()
-            drawn = svg(chart, "n", "What <it> is")
-            assert drawn.startswith("<svg") and 'aria-label="What &lt;it&gt; is"' in drawn
-            assert "currentColor" in drawn and "style=" not in drawn and "class=" not in drawn
-        with pytest.raises(QueryError, match="has no chart"):
-            plot("table2", rows)
-
-
-def test_rounds_of_refinement_are_drawn():
-    import pyarrow as pa
-
     rows = [
-        {"round": number, "subject": subject, "measure": measure, "value": 0.5, "low": 0.4, "high": 0.6,
-         "decides": measure == "AP", "reason": "accepted"}
-        for number in (1, 2) for subject in ("kept", f"merged-{number}") for measure in ("AP", "CIDEr")
-    ]  # fmt: skip
-    drawn = svg(plot("refinement", pa.Table.from_pylist(rows)), "n", "rounds")
-    assert "AP (decides)" in drawn and "merged" in drawn and "merged-1" not in drawn
+        statement("m1", "a", "measures", "image", granularity="sharpness", score=0.25),
+        statement("m2", "a", "measures", "image", granularity="bytes", text="4321"),
+        statement("m3", "a", "measures", "region", granularity="change", text="moved", parent_id="ad"),
+    ]
+    edit(dataset, "annotations/scorer/00000", lambda before: [*before, *rows])
+    (card,) = [card for card in gallery(dataset, Scope(), 9) if card.image_id == "a"]
+    assert card.measures == ["bytes 4321 · measures", "sharpness 0.25 · measures"]
+    (line,) = [line for regions in card.regions for line in regions.lines if line.text == "Dog"]
+    assert line.facts == "0.88 · scorer 0.12 · moved"
 
 
-def test_of_many_series_the_largest_are_drawn():
-    import pyarrow as pa
-
-    rows = pa.Table.from_pylist(
-        [
-            {"kind": "region-text", "granularity": f"g{n:02d}", "bin": 0, "low": 0.0, "high": 0.05, "boxes": n + 1}
-            for n in range(MOST_SERIES + 3)
-        ]
-    )  # fmt: skip
-    assert series_left_out("area", rows) == 3 and series_left_out("funnel", rows) == 0
-    drawn = svg(plot("area", rows), "n", "sizes")
-    assert "g14" in drawn and "g02" not in drawn
-
-
-def test_long_tables_are_cut_and_say_so():
-    import pyarrow as pa
-
-    made = grid(pa.table({"n": range(ROWS + 7), "fld5b_n": range(ROWS + 7), "t": ["x" * 999] * (ROWS + 7)}))
-    assert len(made.rows) == ROWS and made.left_out == 7 and made.has_paper
-    assert [column.name for column in made.columns] == ["n", "t"]
-    assert "(999 characters)" in made.rows[0][1].text and made.rows[1][0].paper == "1"
+def test_the_command(tmp_path, capfd, monkeypatch):
+    dataset = hand_made(tmp_path)
+    output = tmp_path / "new" / "a report.html"
+    monkeypatch.setattr(sys, "argv", ["fde", "report", dataset.url, "-o", str(output), "--images", "1"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0 and output.read_text().count('class="card"') == 1
+    assert capfd.readouterr().out == f"{output}: 0.1 MB; all checks passed\n"
+    monkeypatch.setattr(sys, "argv", ["fde", "report", dataset.url, "--all", "--round", "1"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 3 and "exclude each other" in capfd.readouterr().err
 
 
-def flat(pieces: list[Piece]) -> str:
-    return "".join(piece.text + flat(piece.pieces) for piece in pieces)
-
-
-@given(
-    st.text(max_size=30),
-    st.lists(st.tuples(st.integers(-2, 32), st.integers(-2, 32)), max_size=8),
-)
-def test_a_text_that_is_cut_is_the_same_text(text, spans):
-    pieces, placed = cut(text, spans)
-    assert flat(pieces) == text
-
-    def groups(parts):
-        for part in parts:
-            if part.group is not None:
-                start, end = spans[part.group]
-                assert flat([part]) == text[start:end]
-                yield part.group
-            yield from groups(part.pieces)
-
-    found = list(groups(pieces))
-    assert set(found) == placed and len(found) == len(placed)
-    whole = {i for i, (start, end) in enumerate(spans) if 0 <= start < end <= len(text)}
-    assert placed <= whole and bool(placed) == bool(whole)
-
-
-@given(st.integers(1, 20), st.integers(1, 20), st.randoms(use_true_random=False))
-def test_the_path_of_a_mask_covers_its_pixels(height, width, random):
-    pixels = np.array(
-        [[random.random() < 0.5 for _ in range(width)] for _ in range(height)], np.uint8, order="F"
+@pytest.mark.parametrize("package", ["altair", "jinja2"])
+def test_without_the_extra_it_says_what_to_install(tmp_path, package):
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        f"sys.argv = ['fde', 'report', {hand_made(tmp_path).url!r}]\n"
+        "from pipelines.cli import main; main()"
     )
-    rle = pycocotools.mask.encode(pixels)
-    path = mask_path({"size": [height, width], "counts": rle["counts"].decode()})
-    drawn = np.zeros_like(pixels)
-    for x, y, h, w in re.findall(r"M(\d+) (\d+)v(\d+)h(\d+)v-\3z", path):
-        drawn[int(y) : int(y) + int(h), int(x) : int(x) + int(w)] += 1
-    assert (drawn == pixels).all()
-
-
-def test_masks_that_are_none():
-    large = pycocotools.mask.encode(np.asfortranarray(np.ones((1000, 700), np.uint8)))
-    path = mask_path({"size": [1000, 700], "counts": large["counts"].decode()})
-    assert path.count("M") <= GRID and path.count("v1000") == path.count("M") == 117
-    for size, counts in [
-        ([9, 9], "zzz"),
-        ([9, 9], ""),
-        ([0, 9], "0"),
-        ([1 << 20, 1 << 20], "0"),
-        ([9, 9], "é"),
-    ]:
-        with pytest.raises(ImageError):
-            mask_path({"size": size, "counts": counts})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 5 and "florence-data-engine[report]" in done.stderr
 
 
 def test_real_photos(tmp_path, shared):

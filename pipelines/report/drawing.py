@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from data_engine.errors import MissingPackageError
 
+try:
+    import vl_convert
+except ImportError as error:
+    raise MissingPackageError.of(error.name or "vl-convert-python", "report") from error
+
 if TYPE_CHECKING:
     import altair as alt
 
@@ -40,12 +45,8 @@ _KEPT = frozenset(
 def svg(chart: alt.TopLevelMixin, name: str, label: str) -> str:
     """A chart as an <svg> element that screen readers call `label`; `name` keeps its ids apart from other charts'.
 
-    Text and axes are in the colour of the text around (`currentColor`). Raises MissingPackageError.
+    Text and axes are in the colour of the text around (`currentColor`).
     """
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise MissingPackageError.of(error.name or "vl-convert-python", "report") from error
     root = ET.fromstring(  # noqa: S314 - it was written by the line itself, not by others
         vl_convert.vegalite_to_svg(chart.to_dict(), config=_config(), allowed_base_urls=[])
     )

@@ -9,7 +9,8 @@ from typing import Any
 from data_engine.dataset import Dataset
 from data_engine.errors import FdeError, ImageError
 from data_engine.qa.scope import Scope
-from pipelines.report.card import Card, card
+from pipelines.report.card import Card
+from pipelines.report.layout import lay_out
 from pipelines.viewer.pictures import Pictures
 from pipelines.viewer.story import story
 from pipelines.viewer.tables import Relations, Tables
@@ -88,6 +89,6 @@ def _card(tables: Tables, scope: Scope, shard: str, image_id: str) -> Card:
     try:
         told = story(tables, shard, image_id)
         masks = {row["annotation_id"]: row["mask"] for row in tables.select([shard], build).to_pylist()}
-        return card(told, masks, scope.round, scope.sources)
+        return lay_out(told, masks, scope.round, scope.sources)
     except FdeError as error:
         return Card(image_id, image_id, 4, 3, image_id, image_id, notes=[error.message])

@@ -9,16 +9,16 @@ from typing import Any
 
 from data_engine.errors import MissingPackageError
 
+try:
+    import jinja2
+    from markupsafe import Markup, escape
+except ImportError as error:
+    raise MissingPackageError.of(error.name or "jinja2", "report") from error
+
 
 def render(**holds: Any) -> str:
     """The HTML of a report. Its Content-Security-Policy allows this style and this script, pictures that are in
-    the page, and nothing else. Raises MissingPackageError."""
-    try:
-        import jinja2
-        from markupsafe import Markup
-    except ImportError as error:
-        raise MissingPackageError.of(error.name or "jinja2", "report") from error
-
+    the page, and nothing else."""
     folder = files("pipelines.report")
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     policy = (
@@ -33,10 +33,13 @@ def render(**holds: Any) -> str:
     return template.render(style=Markup(style), script=Markup(script), policy=policy, **holds)  # noqa: S704 - both are files of this package
 
 
+def trusted(html: str) -> str:
+    """HTML that was made here, which the template is not to escape."""
+    return Markup(html)  # noqa: S704 - it is what the name says
+
+
 def ticks(text: str) -> str:
     """Text in which `words like these` are code, escaped."""
-    from markupsafe import Markup, escape
-
     parts = [
         Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
         for number, part in enumerate(text.split("`"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,10 +22,7 @@ from pipelines.qa import Findings, qa
 from pipelines.report.drawing import svg
 from pipelines.report.gallery import gallery
 from pipelines.report.grids import Grid, grid, shown_as
-from pipelines.report.page import render
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
+from pipelines.report.page import render, trusted
 
 TABLES = (
     "table2", "table3", "table1", "sources", "classes", "agreement", "merged", "composition", "changed",
@@ -44,7 +41,7 @@ class Section:
     title: str
     description: str
     grid: Grid | None = None
-    svg: Markup | None = None
+    svg: str | None = None
     left_out: int = 0
     error: str = ""
 
@@ -154,8 +151,6 @@ def _table(name: str, report: Query, table: pa.Table | str) -> Section:
 
 
 def _plot(name: str, report: Query, table: pa.Table | str) -> Section:
-    from markupsafe import Markup
-
     made = _table(name, report, table)
     if isinstance(table, str) or not table.num_rows:
         return made
@@ -164,4 +159,4 @@ def _plot(name: str, report: Query, table: pa.Table | str) -> Section:
     except FdeError as error:
         return Section(name, report.title, report.description, made.grid, error=error.message)
     left_out = series_left_out(name, table)
-    return Section(name, report.title, report.description, made.grid, Markup(drawn), left_out)  # noqa: S704 - a serialised tree
+    return Section(name, report.title, report.description, made.grid, trusted(drawn), left_out)
