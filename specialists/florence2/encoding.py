@@ -63,7 +63,10 @@ class SharedEncoder:
             ids[row, : len(prompt)] = torch.tensor(prompt)
             mask[row, : self.tokens + len(prompt)] = 1
         mask = mask.to(device)
-        hidden = self._first_layer(torch.tensor(images, device=device), self.embed(ids.to(device)), mask)
+        # Images that follow one another, as they do in most batches, are not copied.
+        follow = list(images) == list(range(images[0], images[0] + len(images)))
+        rows = slice(images[0], images[-1] + 1) if follow else torch.tensor(images, device=device)
+        hidden = self._first_layer(rows, self.embed(ids.to(device)), mask)
         attention_mask = create_bidirectional_mask(
             config=self.encoder.config, inputs_embeds=hidden, attention_mask=mask
         )
@@ -71,7 +74,9 @@ class SharedEncoder:
             hidden = layer(hidden, attention_mask)
         return hidden, mask
 
-    def _first_layer(self, images: torch.Tensor, words: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _first_layer(
+        self, images: slice | torch.Tensor, words: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
         import torch
 
         hidden, query, key, value, heard, weight = (part[images] for part in self.images)

@@ -71,7 +71,7 @@ TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         Task("CAPTION", "What does the image describe?", _T.IMAGE, _G.TEXT, "text", "brief", 12, captions=True),
-        Task("DETAILED_CAPTION", "Describe in detail what is shown in the image.", _T.IMAGE, _G.TEXT, "text", "detailed", 40, captions=True),
+        Task("DETAILED_CAPTION", "Describe in detail what is shown in the image.", _T.IMAGE, _G.TEXT, "text", "detailed", 60, captions=True),
         Task("MORE_DETAILED_CAPTION", "Describe with a paragraph what is shown in the image.", _T.IMAGE, _G.TEXT, "text", "more_detailed", 90, captions=True),
         Task("OCR", "What is the text in the image?", _T.IMAGE, _G.TEXT, "text", "ocr", 60),
         Task("OCR_WITH_REGION", "What is the text in the image, with regions?", _T.IMAGE, _G.LABELLED_QUADS, "region", "ocr", 150),
