@@ -21,6 +21,9 @@ from data_engine.trainer import Learn
 from specialists.florence2.prompts import TASKS, chosen
 from specialists.florence2.training.presets import preset
 
+VERSION = 2
+"""Raise it when the same settings and data give another student."""
+
 
 @dataclass(frozen=True)
 class Student:
@@ -48,7 +51,7 @@ class Student:
     - `batch`: images of a step, over all `workers`; `accumulate` parts of it pass through the model one after the
       other. Neither of the latter two changes what is learnt.
     - `rate` is the language model's highest, `vision_rate` that of what sees; None takes 7e-4 and 1e-3
-      for a model from nothing, 3e-4 and 4e-4 where a small one goes on, 2e-5 for released checkpoints.
+      for small models, those from nothing and those that go on, and 2e-5 for released checkpoints.
       Rates rise for a share `warm_up` of the run and fall as half a cosine. `average`: decay of the average
       of weights, which is what is saved.
     - `precision`: `bfloat16`, `float32`, or `auto`: the former where the machine has instructions for it.

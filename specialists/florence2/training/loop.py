@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 _DENSE_ALONE = 0.04
 """Share of a run from nothing in which only the dense head teaches: locations before language."""
-_RATES = {"nothing": (1e-3, 7e-4), "small": (4e-4, 3e-4), "released": (2e-5, 2e-5)}
-"""Of what sees and of the language model, by what a training begins with. The last is of the order that the
-released checkpoints were fine-tuned with; a small model takes more."""
+_SMALL_RATES, _RELEASED_RATES = (1e-3, 7e-4), (2e-5, 2e-5)
+"""Of what sees and of the language model. A small model takes the same where it goes on from earlier weights: in
+a new world of scenes, after 60 steps, 3e-4 and 2e-3 of the language model left a higher held-out loss."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def is_locating(settings: Student, start: str | None) -> bool:
 
 def _rates(settings: Student, start: str | None, locating: bool) -> tuple[float, float]:
     """The highest rates of what sees and of the language model."""
-    vision, language = _RATES["nothing" if start is None else "small" if locating else "released"]
+    vision, language = _SMALL_RATES if start is None or locating else _RELEASED_RATES
     if settings.rate is not None:
         vision, language = vision * settings.rate / language, settings.rate
     return settings.vision_rate or vision, language

@@ -41,9 +41,6 @@ from specialists.training_arithmetic import training_arithmetic
 if TYPE_CHECKING:
     from specialists.florence2.student import Student
 
-VERSION = 1
-"""Raise it when the same settings and data give another student."""
-
 _HOW = (
     "start", "workers", "accumulate", "runner", "address", "readers", "threads", "save_minutes", "save_steps",
     "checkpointing",
@@ -91,6 +88,8 @@ def _require_packages() -> None:
 
 
 def _fingerprint(settings: Student, data: str, start: str | None) -> str:
+    from specialists.florence2.student import VERSION
+
     learnt = {key: value for key, value in asdict(settings).items() if key not in _HOW}
     begun: Any = start
     if start is not None and Path(start).expanduser().is_dir():
