@@ -113,6 +113,17 @@ def test_a_half_written_and_damaged_data_set(tmp_path):
     assert page.count('class="card"') == 3
 
 
+def test_a_shard_that_breaks_while_it_is_read(tmp_path):
+    dataset = hand_made(tmp_path)
+    path = Path(dataset.store.path("annotations/detector/00000.parquet"))
+    data = bytearray(path.read_bytes())
+    data[4:400] = b"\xff" * 396
+    path.write_bytes(bytes(data))
+    page = written(dataset, tmp_path)
+    assert "could not be run" in page and "cannot be told" in page and page.count('class="card"') == 3
+    assert page.count("what was said of it cannot be read") == 2  # of the images of that shard
+
+
 def test_a_million_characters_are_cut_with_a_note(tmp_path):
     dataset = hand_made(tmp_path)
     long = statement("long", "a", "captioner", "text", granularity="brief", text="dog " * 250_000)

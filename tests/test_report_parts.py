@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pycocotools.mask
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_engine.errors import ImageError, QueryError
@@ -46,6 +46,25 @@ def test_rounds_of_refinement_are_drawn():
     assert "AP (decides)" in drawn and "merged" in drawn and "merged-1" not in drawn
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_numbers_that_are_none_are_left_out_of_charts(value):
+    funnel = {"round": 0, "filter": "a\x00<b>", "statements": 1, "percent": 100.0, "avg_value": value}
+    assert "&lt;b&gt;" in svg(plot("funnel", pa.Table.from_pylist([funnel])), "n", "funnel")
+    measured = {"round": 1, "subject": "kept", "measure": "AP", "value": value, "low": value, "high": 0.5,
+                "decides": True, "reason": ""}  # fmt: skip
+    assert "AP" in svg(plot("refinement", pa.Table.from_pylist([measured])), "n", "rounds")
+
+
+@settings(max_examples=30)
+@example("\x00\x01\x7f\ufffe\uffff")
+@example("]]> <!-- &#0; &amp; <![CDATA[")
+@given(st.text(max_size=20))
+def test_any_name_can_be_drawn(name):
+    """The library that draws panics at what XML cannot hold, which would end the process."""
+    row = {"round": 0, "filter": name, "statements": 1, "percent": 100.0, "avg_value": None}
+    assert svg(plot("funnel", pa.Table.from_pylist([row])), "n", "funnel").endswith("</svg>")
+
+
 def test_of_many_series_the_largest_are_drawn():
     rows = pa.Table.from_pylist(
         [
@@ -56,6 +75,15 @@ def test_of_many_series_the_largest_are_drawn():
     assert series_left_out("area", rows) == 3 and series_left_out("funnel", rows) == 0
     drawn = svg(plot("area", rows), "n", "sizes")
     assert "g14" in drawn and "g02" not in drawn
+
+
+def test_series_whose_names_begin_alike_stay_apart():
+    names = [f"{'long ' * 12}{n}" for n in range(3)]
+    rows = [{"round": 0, "source": name, "judged": 2, "kept": 1, "percent": 50.0} for name in names]
+    chart = plot("kept", pa.Table.from_pylist(rows)).to_dict()
+    (values,) = [chart["data"]["values"]] if "values" in chart.get("data", {}) else chart["datasets"].values()
+    labels = {row["series"] for row in values}
+    assert len(labels) == 3 and max(map(len, labels)) <= 32
 
 
 def test_long_tables_are_cut_and_say_so():

@@ -8,12 +8,15 @@ Each takes a report's rows. Without altair, importing this file raises MissingPa
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from data_engine.errors import MissingPackageError, QueryError
+from data_engine.query_output import printable
 
 try:
     import altair as alt
@@ -30,6 +33,10 @@ MOST_FILTERS = 30
 
 _WIDTH, _HEIGHT = 250, 64
 _SMALL = 170
+_LONGEST = 30
+"""Characters of a label: as many as fit over a small panel."""
+
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 Row = dict[str, Any]
 
@@ -92,13 +99,15 @@ def centres(rows: pa.Table) -> alt.TopLevelMixin:
 
 def funnel(rows: pa.Table) -> alt.TopLevelMixin:
     """Of `funnel`: what each filter dropped of what a round judged, and what was kept; a panel for each round."""
+    judged = _records(rows.slice(0, MOST_FILTERS * MOST_SERIES))
+    labels = _labels(list(dict.fromkeys(row["filter"] for row in judged)), 2 * _LONGEST)
     bars = [
-        {**row, "series": f"round {row['round']}", "fate": "kept" if row["filter"] == "kept" else "dropped",
+        {**row, "filter": labels[row["filter"]], "series": f"round {row['round']}", "fate": "kept" if row["filter"] == "kept" else "dropped",
          "label": f"{row['statements']:,} ({row['percent']:.1f} %)"}
-        for row in rows.slice(0, MOST_FILTERS * MOST_SERIES).to_pylist()
+        for row in judged
     ]  # fmt: skip
     base = alt.Chart(alt.InlineData(values=bars)).encode(
-        y=alt.Y("filter:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False)),
+        y=alt.Y("filter:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelLimit=0)),
         # Room behind 100 for what is written at the end of a bar.
         x=alt.X(
             "percent:Q",
@@ -134,13 +143,13 @@ def refinement(rows: pa.Table) -> alt.TopLevelMixin:
     """Of `refinement`: each measure round by round, with its interval, of the labels begun with, of the student's and
     of what was merged; a panel for each measure, those that decide first."""
     points = []
-    for row in rows.to_pylist():
+    for row in _records(rows):
         subject, _, number = row["subject"].rpartition("-")
         name = row["measure"] + (" (decides)" if row["decides"] else "")
         points.append({**row, "series": name, "of": subject if number.isdecimal() else row["subject"]})
     base = alt.Chart(alt.InlineData(values=points), width=_SMALL, height=120)
     names = list(dict.fromkeys(point["of"] for point in points))
-    legend = alt.Legend(orient="top")
+    legend = alt.Legend(orient="top", labelLimit=0)
     colour = alt.Color(
         "of:N", title=None, scale=alt.Scale(domain=names, range=_colours(len(names))), legend=legend
     )
@@ -180,7 +189,7 @@ def series_left_out(report: str, rows: pa.Table) -> int:
     """How many series of a report's rows its chart does not show."""
     if report not in _KEYS:
         return 0
-    return max(0, len(_by_size(rows.to_pylist(), *_KEYS[report])) - MOST_SERIES)
+    return max(0, len(_by_size(_records(rows), *_KEYS[report])) - MOST_SERIES)
 
 
 def _histogram(
@@ -224,7 +233,7 @@ def _by_panel(
 ) -> alt.FacetChart:
     """A panel for each `series`, in the order in which they come."""
     names = list(dict.fromkeys(row["series"] for row in rows))
-    header = alt.Header(labelAnchor="start", labelFontWeight="bold", labelLimit=300)
+    header = alt.Header(labelAnchor="start", labelFontWeight="bold", labelLimit=0)
     made: alt.FacetChart = chart.facet(
         facet=alt.Facet("series:N", title=None, sort=names, header=header), columns=columns
     ).resolve_scale(y=y)
@@ -232,11 +241,25 @@ def _by_panel(
 
 
 def _series(rows: pa.Table, keys: Sequence[str], counted: str) -> list[Row]:
-    """Rows with the name of their `series`, those of the largest series alone, in order of size."""
-    all_rows = rows.to_pylist()
-    place = {name: number for number, name in enumerate(_by_size(all_rows, keys, counted)[:MOST_SERIES])}
-    named = [{**row, "series": _name(row, keys)} for row in all_rows]
-    return sorted((row for row in named if row["series"] in place), key=lambda row: place[row["series"]])
+    """Rows with the label of their `series`, those of the largest series alone, in order of size."""
+    all_rows = _records(rows)
+    largest = _by_size(all_rows, keys, counted)[:MOST_SERIES]
+    labels = _labels(largest, _LONGEST)
+    place = {name: number for number, name in enumerate(largest)}
+    some = [(name, row) for row in all_rows if (name := _name(row, keys)) in place]
+    some.sort(key=lambda pair: place[pair[0]])
+    return [{**row, "series": labels[name]} for name, row in some]
+
+
+def _records(rows: pa.Table) -> list[Row]:
+    """Rows as Vega can take them: JSON has no NaN, and characters that XML lacks end the process that draws an SVG."""
+    return [{name: _sound(value) for name, value in row.items()} for row in rows.to_pylist()]
+
+
+def _sound(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return _NO_XML.sub("\ufffd", printable(value)) if isinstance(value, str) else value
 
 
 def _by_size(rows: Sequence[Row], keys: Sequence[str], counted: str) -> list[str]:
@@ -248,7 +271,17 @@ def _by_size(rows: Sequence[Row], keys: Sequence[str], counted: str) -> list[str
 
 
 def _name(row: Row, keys: Sequence[str]) -> str:
-    return " ".join(str(row[key]) for key in keys if row[key] not in (None, ""))[:60] or "(no name)"
+    return " ".join(str(row[key]) for key in keys if row[key] not in (None, "")) or "(no name)"
+
+
+def _labels(names: Sequence[str], longest: int) -> dict[str, str]:
+    """Names short enough to stand in a chart, each another. Vega's own cut may fall into a character beyond 16
+    bits, which then cannot be drawn; it is switched off by `labelLimit`."""
+    labels: dict[str, str] = {}
+    for name in names:
+        label = name if len(name) <= longest else f"{name[: longest - 1]}…"
+        labels[name] = label if label not in labels.values() else f"{label[: longest - 4]} {len(labels)}"
+    return labels
 
 
 def _colours(count: int) -> list[str]:

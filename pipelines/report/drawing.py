@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Any
 
-from data_engine.errors import MissingPackageError
+from data_engine.errors import MissingPackageError, QueryError
 
 try:
     import vl_convert
@@ -45,11 +45,16 @@ _KEPT = frozenset(
 def svg(chart: alt.TopLevelMixin, name: str, label: str) -> str:
     """A chart as an <svg> element that screen readers call `label`; `name` keeps its ids apart from other charts'.
 
-    Text and axes are in the colour of the text around (`currentColor`).
+    Text and axes are in the colour of the text around (`currentColor`). Raises QueryError for one that cannot be drawn.
     """
-    root = ET.fromstring(  # noqa: S314 - it was written by the line itself, not by others
-        vl_convert.vegalite_to_svg(chart.to_dict(), config=_config(), allowed_base_urls=[])
-    )
+    try:
+        drawn = vl_convert.vegalite_to_svg(chart.to_dict(), config=_config(), allowed_base_urls=[])
+    except ValueError as error:
+        first = str(error).strip().splitlines()
+        raise QueryError(
+            f"the chart cannot be drawn: {' '.join(first[:2])}", "its figures are a table"
+        ) from error
+    root = ET.fromstring(drawn)  # noqa: S314 - written here, with no entities of others
     for element in root.iter():
         for key in list(element.attrib):
             if key not in _KEPT:

@@ -9,6 +9,7 @@ from typing import Any
 from data_engine.dataset import Dataset
 from data_engine.errors import FdeError, ImageError
 from data_engine.qa.scope import Scope
+from data_engine.query_output import printable
 from pipelines.report.card import Card
 from pipelines.report.layout import lay_out
 from pipelines.viewer.pictures import Pictures
@@ -91,4 +92,5 @@ def _card(tables: Tables, scope: Scope, shard: str, image_id: str) -> Card:
         masks = {row["annotation_id"]: row["mask"] for row in tables.select([shard], build).to_pylist()}
         return lay_out(told, masks, scope.round, scope.sources)
     except FdeError as error:
-        return Card(image_id, image_id, 4, 3, image_id, image_id, notes=[error.message])
+        why = f"what was said of it cannot be read: {printable(error.message)}"
+        return Card(image_id, image_id, 4, 3, image_id, image_id, notes=[why])

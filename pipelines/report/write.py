@@ -105,7 +105,7 @@ def report_page(dataset: Dataset, found: Findings, scope: Scope, images: int) ->
         name=printable(dataset.url.rstrip("/").rsplit("/", 1)[-1] or dataset.url),
         lead=_lead(dataset, found),
         tiles=_tiles(found),
-        absent=[(row["what"], row["means"]) for row in _rows(found, "absent")],
+        absent=[(row["what"], row["means"]) for row in _rows(found, "absent")] + _untold(found),
         checks=checks,
         failed=[check for check in checks if not check.passed],
         tables=tables,
@@ -138,6 +138,16 @@ def _rows(found: Findings, report: str) -> Iterator[Mapping[str, Any]]:
         yield from table.to_pylist()
 
 
+def _untold(found: Findings) -> list[tuple[str, str]]:
+    """What the summary would have said, where those reports could not be run."""
+    some = [found.reports[name] for name in ("overview", "absent")]
+    return [
+        (report.title, f"cannot be told: {printable(error)}")
+        for report, error in some
+        if isinstance(error, str)
+    ]
+
+
 def _check(result: CheckResult) -> Check:
     query = result.query
     sample = None if result.sample is None else grid(result.sample)
@@ -146,7 +156,7 @@ def _check(result: CheckResult) -> Check:
 
 def _table(name: str, report: Query, table: pa.Table | str) -> Section:
     if isinstance(table, str):
-        return Section(name, report.title, report.description, error=table)
+        return Section(name, report.title, report.description, error=printable(table))
     return Section(name, report.title, report.description, grid(table))
 
 
