@@ -17,13 +17,14 @@ from data_engine.dataset import Dataset
 from data_engine.entry_point import load
 from data_engine.errors import DatasetError
 from specialists.merge_examples import Examples, link_examples, region_examples, text_examples
+from specialists.merge_hanging import Hanging, hanging_examples
 from specialists.merge_measure import HeldOut, held_out_images, measure, truths_of
-from specialists.merge_settings import DEFAULTS, REPLACE, MergeSettings, Thresholds
+from specialists.merge_settings import DEFAULTS, DOUBT_NAMED, REPLACE, MergeSettings, Thresholds
 from specialists.merge_texts import merge_texts
 from specialists.merge_thresholds import switched, thresholds_of
 from specialists.merge_truth import Worth, judged_by, word_f1
 
-VERSION = 1
+VERSION = 2
 
 LEAST = 30
 """Fewer examples than this and a threshold keeps its default: the best cut of a handful is chance."""
@@ -104,8 +105,8 @@ def calibrate(
       with truth's, word for word.
     - All else as in `specialists.merge:Merge`.
 
-    Thresholds of regions and phrases maximise F1 at IoU 0.5, those of places the mean IoU, those of texts
-    their mean worth. A kind of which they would be worth less than defaults keeps those. Raises DatasetError
+    Thresholds of regions and phrases maximise F1 at IoU 0.5, and so do those of texts that hang on regions; those of
+    places the mean IoU, those of texts about the image their mean worth. A kind of which they would be worth less than defaults keeps those. Raises DatasetError
     when a source is missing.
     """
     settings = MergeSettings(
@@ -127,6 +128,10 @@ def calibrate(
         for name, value in values.items():
             chosen.setdefault(name, {})[key] = value
             examples.setdefault(name, {})[key] = counts[name]
+    for key, hanging in _hanging(images, by_text).items():
+        if len(hanging.rows) >= least and key not in chosen.get(DOUBT_NAMED, {}):
+            chosen.setdefault(DOUBT_NAMED, {})[key] = hanging.threshold()
+            examples.setdefault(DOUBT_NAMED, {})[key] = len(hanging.rows)
     before = measure(images, settings, worth, merged=False)
     default = measure(images, settings, worth)
     after = measure(images, _with(settings, chosen), worth)
@@ -171,3 +176,10 @@ def _boxes(images: Sequence[HeldOut], settings: MergeSettings) -> dict[str, Exam
         link_examples(page, merge_texts(page, settings), image.truth, settings, found)
     # Without a truth of a kind nothing of it is known.
     return {key: examples for key, examples in found.items() if examples.truths}
+
+
+def _hanging(images: Sequence[HeldOut], settings: MergeSettings) -> dict[str, Hanging]:
+    found: dict[str, Hanging] = {}
+    for image in images:
+        hanging_examples(image.page(), image.truth, settings, found)
+    return found

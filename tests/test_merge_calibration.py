@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from data_engine.class_names import ClassNames
 from data_engine.errors import DatasetError
 from specialists.merge_calibration import Calibration, Measured
 from specialists.merge_examples import Examples
+from specialists.merge_hanging import Hanging, hanging_examples
 from specialists.merge_rows import pages
 from specialists.merge_settings import (
     ADD_ABOVE,
@@ -99,6 +101,32 @@ def test_a_statement_is_right_about_the_truth_that_it_overlaps_most():
     by_height = [row.box[3] for row in page.rows]
     found = best_truths("region", names, boxes, page.rows, ClassNames())
     assert [by_height[i] if i >= 0 else None for i in found.tolist()] == [11, 20, None, None]
+
+
+def test_descriptions_are_left_out_where_the_student_has_better_ones():
+    def described(source: str, text: str, named: float | None = None) -> pa.Table:
+        region = Annotation("region", "cup", "phrase", box=(0, 0, 20, 20))
+        said = [region, Annotation("region", text, "brief", region, box=(0, 0, 20, 20))]
+        if named is not None:
+            said += [Annotation("region", None, "named", said[1], score=named, source="doubt")]
+        return table(source, said)
+
+    settings = MergeSettings(["noisy"], ["student"], doubt="doubt")
+    found: dict[str, Hanging] = {}
+    for named, text, theirs in (
+        (0.9, "a red cup", "a cup"),
+        (0.2, "a cup", "a red cup"),
+        (0.1, "a cup", "?"),
+    ):
+        said = pa.concat_tables([described("noisy", text, named), described("student", theirs)])
+        (page,) = pages(said, settings).values()
+        (true,) = pages(described("truth", "A red cup"), MergeSettings(["truth"], ["-"], [])).values()
+        hanging_examples(page, true.rows, settings, found)
+    (of,) = found.values()
+    assert list(found) == ["region/brief"] and of.truths == 3
+    right = [(round(named, 1), own, there, theirs) for named, own, there, theirs in of.rows]
+    assert right == [(0.9, True, True, False), (0.2, False, True, True), (0.1, False, True, False)]
+    assert 0.2 < of.threshold() <= 0.9
 
 
 def test_texts_are_compared_by_words_and_their_neighbours():
