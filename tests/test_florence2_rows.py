@@ -94,14 +94,16 @@ def statement(kind: str, text: str | None, corners: tuple[float, ...] | None, na
     return Statement(name, kind, None, text, corners, parent, False)  # type: ignore[arg-type]
 
 
-def test_a_score_is_the_geometric_mean_of_the_coordinates_probabilities() -> None:
+def test_a_score_is_the_geometric_mean_of_the_label_and_of_the_coordinates() -> None:
     made = rows(
         TASKS["OD"],
         [box("dog", (1, 1, 9, 9), at=1), box("dog", (2, 2, 9, 9), at=5)],
         answer(0.01, 0.9, 0.8, 0.7, 0.6, *[0.5] * 4),
         SIZE,
     )
-    assert [row.score for row in made] == pytest.approx([math.prod((0.9, 0.8, 0.7, 0.6)) ** 0.25, 0.5])
+    label = 0.01
+    first = math.prod((0.9, 0.8, 0.7, 0.6)) ** 0.25
+    assert [row.score for row in made] == pytest.approx([(label * first) ** 0.5, (label * 0.5) ** 0.5])
     text = rows(TASKS["CAPTION"], [Found("a dog", (1, 2), "text")], answer(0.1, 0.4, 0.9), SIZE)
     assert text[0].score == pytest.approx(0.6)
     assert (text[0].kind, text[0].granularity, text[0].text) == ("text", "brief", "a dog")
@@ -120,7 +122,7 @@ def test_a_grounded_phrase_is_a_row_per_box_and_is_written_as_in_its_text() -> N
         box("two dogs", (6, 1, 9, 5)),
         box("a bird", (0, 0, 9, 9), label_at=7),
     ]
-    made = rows(TASKS["CAPTION_TO_PHRASE_GROUNDING"], found, answer(*[0.9] * 4), SIZE, [parent])
+    made = rows(TASKS["CAPTION_TO_PHRASE_GROUNDING"], found, answer(*[0.9] * 8), SIZE, [parent])
     assert [(r.text, r.span, r.parent) for r in made] == [
         ("Two DOGS", (0, 8), "t"),
         ("Two DOGS", (0, 8), "t"),
