@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from hypothesis import settings
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A job in the background of a shell is started with Ctrl-C ignored, and so would be what the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure: no test has a deadline.
 settings.register_profile("fde", deadline=None)
