@@ -1,8 +1,8 @@
-"""The shipped Florence-2's training from beginning to end: first small pictures, then larger ones, then more of them.
+"""The shipped Florence-2's training from beginning to end: first small pictures, then larger ones.
 
 Florence-2 itself was trained so, at 384 and then at 768 pixels (arXiv 2311.06242, section 5). Small pictures teach
-language, and where things are, in less time a step; the later stages see many more scenes, each asked about
-once, and teach what small things are.
+language, and where things are, in less time a step; the second stage sees many more scenes, each asked about
+once, and teaches what small things are.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from specialists.florence2.scratch import Dimensions
 
 @dataclass(frozen=True)
 class Stage:
-    """`share` of the minutes, or so many `steps` as the shipped weights had; `other` is added to the seed, for
-    other scenes than the stage before drew; the rest is `train`'s."""
+    """`share` of the minutes, or so many `steps` as the shipped weights had; the rest is `train`'s."""
 
     share: float
     steps: int
@@ -29,7 +28,6 @@ class Stage:
     tasks: int
     processes: int
     dimensions: Dimensions
-    other: int = 0
 
 
 STAGES = (
@@ -63,7 +61,7 @@ def train_in_stages(
                 place,
                 minutes=1.0 if minutes is None else minutes * stage.share,
                 steps=stage.steps if minutes is None else None,
-                seed=seed + stage.other,
+                seed=seed,
                 world=world,
                 threads=threads if stage.processes == 1 else 1,
                 scenes=stage.scenes,
