@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from data_engine.entry_point import did_you_mean, split
 from data_engine.schema import KINDS
+
+
+def _split(use: str) -> str:
+    split(use)
+    return use
+
+
+Reference = Annotated[str, AfterValidator(_split)]
+"""`module:Class`."""
 
 
 class Part(BaseModel):
@@ -24,7 +33,7 @@ class SpecialistPart(Part):
     and may be fractions; `actors` is the most that run at once.
     """
 
-    use: str
+    use: Reference
     args: dict[str, Any] = {}
     needs: list[str] = []
     kept: Annotated[int, Field(ge=0)] | None = None
@@ -32,12 +41,6 @@ class SpecialistPart(Part):
     actors: Annotated[int, Field(ge=1, le=100_000)] = 1
     cpus: Annotated[float, Field(ge=0)] = 1
     gpus: Annotated[float, Field(ge=0)] = 0
-
-    @field_validator("use")
-    @classmethod
-    def _reference(cls, use: str) -> str:
-        split(use)
-        return use
 
 
 class Where(Part):
@@ -62,28 +65,16 @@ class Where(Part):
 
 
 class FilterPart(Part):
-    use: str
+    use: Reference
     args: dict[str, Any] = {}
     where: Where = Where()
-
-    @field_validator("use")
-    @classmethod
-    def _reference(cls, use: str) -> str:
-        split(use)
-        return use
 
 
 class TrainerPart(Part):
     """What trains a student (data_engine.trainer): `use` is `module:Class`, `args` its constructor's."""
 
-    use: str
+    use: Reference
     args: dict[str, Any] = {}
-
-    @field_validator("use")
-    @classmethod
-    def _reference(cls, use: str) -> str:
-        split(use)
-        return use
 
 
 class AcceptPart(Part):

@@ -10,6 +10,18 @@ import typer
 
 from pipelines.cli_shared import DatasetArgument, chosen_recipe, say
 
+RoundOption = Annotated[
+    int | None,
+    typer.Option("--round", help="Look at what this round of verdicts kept; else the last.", min=0),
+]
+AllOption = Annotated[bool, typer.Option("--all", help="Look at all statements, also dropped ones.")]
+SourcesOption = Annotated[
+    list[str] | None, typer.Option(help="Only these sources; may be given several times.")
+]
+TruthOption = Annotated[
+    str | None, typer.Option(help="A source of people's labels (human): AP, recall, CIDEr against it.")
+]
+
 
 def sql(
     dataset: DatasetArgument,
@@ -67,23 +79,14 @@ def view(
 
 def qa(
     dataset: DatasetArgument,
-    round_: Annotated[
-        int | None,
-        typer.Option("--round", help="Look at what this round of verdicts kept; else the last.", min=0),
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Look at all statements, also dropped ones.")
-    ] = False,
-    source: Annotated[
-        list[str] | None, typer.Option(help="Only these sources; may be given several times.")
-    ] = None,
+    round_: RoundOption = None,
+    everything: AllOption = False,
+    source: SourcesOption = None,
     against: Annotated[str | None, typer.Option(help="Another data set, to be held against.")] = None,
     against_round: Annotated[
         int | None, typer.Option(help="Another round, of this data set or of the one against.", min=0)
     ] = None,
-    truth: Annotated[
-        str | None, typer.Option(help="A source of people's labels (human): AP, recall, CIDEr against it.")
-    ] = None,
+    truth: TruthOption = None,
     sql_: Annotated[
         list[Path] | None, typer.Option("--sql", help="A folder of your own checks and reports, as .sql.")
     ] = None,
@@ -140,19 +143,10 @@ def report(
         Path, typer.Option("--output", "-o", help="The HTML file to write; one that is there is replaced.")
     ] = Path("report.html"),
     images: Annotated[int, typer.Option(help="How many images the gallery shows.", min=0, max=400)] = 24,
-    round_: Annotated[
-        int | None,
-        typer.Option("--round", help="Look at what this round of verdicts kept; else the last.", min=0),
-    ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Look at all statements, also dropped ones.")
-    ] = False,
-    source: Annotated[
-        list[str] | None, typer.Option(help="Only these sources; may be given several times.")
-    ] = None,
-    truth: Annotated[
-        str | None, typer.Option(help="A source of people's labels (human): AP, recall, CIDEr against it.")
-    ] = None,
+    round_: RoundOption = None,
+    everything: AllOption = False,
+    source: SourcesOption = None,
+    truth: TruthOption = None,
     sql_: Annotated[
         list[Path] | None, typer.Option("--sql", help="A folder of your own checks and reports, as .sql.")
     ] = None,
