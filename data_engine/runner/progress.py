@@ -23,7 +23,11 @@ log = logging.getLogger("data_engine")
 
 @dataclass
 class StageProgress:
-    """Counts of one stage. `total` and `images` count images; those of finished shards count at once."""
+    """Counts of one stage. `total` and `images` count images; those of finished shards count at once.
+
+    `running` has the shards in work and since when (`time.monotonic`), `failed` those that this run gave up and
+    why, `actors` how many processes the stage has now, and `actor_seconds` how long all that it had were there.
+    """
 
     name: str
     total: int
@@ -38,6 +42,10 @@ class StageProgress:
     skipped_images: int = 0
     said: bool = False
     results: list[dict[str, Any]] = field(default_factory=list)
+    running: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    actors: int = 0
+    actor_seconds: float = 0.0
 
     @property
     def rate(self) -> float:
