@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,8 +26,10 @@ log = logging.getLogger("data_engine")
 class StageProgress:
     """Counts of one stage. `total` and `images` count images; those of finished shards count at once.
 
-    `running` has the shards in work and since when (`time.monotonic`), `failed` those that this run gave up and
-    why, `actors` how many processes the stage has now, and `actor_seconds` how long all that it had were there.
+    `units` counts the shards that the stage should have. `running` has those in work and since when
+    (`time.monotonic`), `failed` those that this run gave up and why, `unit_seconds` how long the latest of those done
+    took. `actors` is how many processes the stage has now, and `actor_seconds` how long all that it had were there.
+    `redone` counts the units that were begun again after a death, `stragglers` those that were issued twice.
     """
 
     name: str
@@ -46,6 +49,10 @@ class StageProgress:
     failed: dict[str, str] = field(default_factory=dict)
     actors: int = 0
     actor_seconds: float = 0.0
+    units: int = 0
+    redone: int = 0
+    stragglers: int = 0
+    unit_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=100_000))
 
     @property
     def rate(self) -> float:
@@ -60,8 +67,7 @@ class StageProgress:
     def line(self) -> str:
         if self.started is None:
             return "waiting" if self.images < self.total else "nothing to do"
-        left = (self.total - self.images) / self.rate if self.rate else 0.0
-        eta = "done" if self.images >= self.total else f"{_clock(left)} left"
+        eta = "done" if self.images >= self.total else f"{clock(self.eta or 0.0)} left"
         return f"{self.rate:,.1f} images/s, {eta}, {self.failures:,} failures"
 
     def count(self, event: Beat | Done) -> None:
@@ -75,13 +81,34 @@ class StageProgress:
                 if event.result is not None:
                     self.results.append(event.result)
 
+    def begin(self, shard: str) -> None:
+        """A shard is in work from now on."""
+        self.running[shard] = time.monotonic()
+
+    def end(self, shard: str, *, done: bool) -> None:
+        """A shard is in work no more; the time that it took is kept where it was done."""
+        since = self.running.pop(shard, None)
+        if done and since is not None:
+            self.unit_seconds.append(time.monotonic() - since)
+
+    @property
+    def left(self) -> int:
+        """Shards that are neither done, nor there already, nor given up."""
+        return max(0, self.units - self.units_done - self.units_skipped - self.units_failed)
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds until the stage's last image at the rate so far; None before there is a rate."""
+        return (self.total - self.images) / self.rate if self.started is not None and self.rate else None
+
     def skip(self, units: int, images: int) -> None:
         self.units_skipped += units
         self.images += images
         self.skipped_images += images
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds: `1:02:03`."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
