@@ -135,9 +135,30 @@ RUNS = pa.schema(
         pa.field("annotations", pa.int64(), nullable=False),
         pa.field("failures", pa.int64(), nullable=False),
         pa.field("version", pa.string(), nullable=False),
+        pa.field("user", pa.string()),
+        pa.field("host", pa.string()),
+        pa.field("arguments", pa.string()),
+        pa.field("versions", pa.string()),
+        pa.field("recipe_digest", pa.string()),
+        pa.field("recipe_json", pa.string()),
+        pa.field("runner", pa.string()),
+        pa.field("fingerprint", pa.string()),
+        pa.field("cpus", pa.float64()),
+        pa.field("gpus", pa.float64()),
+        pa.field("actor_seconds", pa.float64()),
+        pa.field("cpu_hours", pa.float64()),
+        pa.field("gpu_hours", pa.float64()),
+        pa.field("exit_code", pa.int64()),
+        pa.field("error", pa.string()),
     ]
 )
-"""One row per stage of each invocation that did work; `seconds` is the whole invocation's, by the clock."""
+"""One row per stage of each invocation that did work; `seconds` is the whole invocation's, by the clock.
+
+`status` is `done`, `incomplete`, `failed`, `interrupted`, or `lost` for a driver that ended without a word, whose
+record is then made of its last sign of life, by the next driver. `arguments` is the command line, `versions` JSON by
+package, `recipe_json` the recipe as it was checked; secrets are blanked in all of them. `cpus` and `gpus` are those of one
+actor, `actor_seconds` the time that all actors of the stage were there, and the hours their product. What was added
+later (from `user` on) is null in the records of older versions."""
 
 ROUNDS = pa.schema(
     [
