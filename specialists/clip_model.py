@@ -14,6 +14,7 @@ from typing import Any
 
 from data_engine.errors import FdeError, MissingPackageError, ModelLoadError, RecipeError
 from data_engine.image import Image
+from specialists.clip_config import CONFIG, check_config
 from specialists.pretrained import device_and_dtype
 
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
@@ -56,6 +57,7 @@ class ClipModel:
         name, tag = _place(model, pretrained)
         try:
             with _no_root_logging():
+                check_config(name)
                 network, preprocess = open_clip.create_model_from_pretrained(
                     name,
                     pretrained=tag,
@@ -122,9 +124,9 @@ def _place(model: str, pretrained: str | None) -> tuple[str, str | None]:
         )
     path = Path(pretrained).expanduser()
     if path.is_dir():
-        if not (path / "open_clip_config.json").is_file():
+        if not (path / CONFIG).is_file():
             raise ModelLoadError(
-                f"{pretrained} holds no open_clip_config.json",
+                f"{pretrained} holds no {CONFIG}",
                 "give the weights file itself, and the name of its model as `model`",
             )
         return f"local-dir:{path}", None

@@ -41,6 +41,8 @@ def read_config(model: str, revision: str | None) -> dict[str, Any]:
 def load_weights(cls: Any, model: str, revision: str | None, dtype: Any) -> Any:
     """`cls.from_pretrained`, of safetensors only and complete. Raises ModelLoadError.
 
+    Left unsaid, `trust_remote_code` makes the library ask whoever sits at the terminal.
+
     A tensor that the file lacks would be filled with random numbers and a warning: it is an error here.
     """
     from transformers.utils import logging
@@ -49,7 +51,12 @@ def load_weights(cls: Any, model: str, revision: str | None, dtype: Any) -> Any:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         loaded, info = cls.from_pretrained(
-            _place(model), revision=revision, dtype=dtype, use_safetensors=True, output_loading_info=True
+            _place(model),
+            revision=revision,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except Exception as error:
         raise _not_loaded(model, error) from error
@@ -66,7 +73,7 @@ def load_weights(cls: Any, model: str, revision: str | None, dtype: Any) -> Any:
 def load_processor(cls: Any, model: str, revision: str | None) -> Any:
     """`cls.from_pretrained` of a processor. Raises ModelLoadError."""
     try:
-        return cls.from_pretrained(_place(model), revision=revision)
+        return cls.from_pretrained(_place(model), revision=revision, trust_remote_code=False)
     except Exception as error:
         raise _not_loaded(model, error) from error
 
