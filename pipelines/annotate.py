@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Literal
 
-from data_engine import __version__
 from data_engine.dataset import Dataset
-from data_engine.errors import FdeError, IncompleteError
+from data_engine.errors import IncompleteError
 from data_engine.recipe import Recipe
+from data_engine.run_record import Run, recorded
 from data_engine.runner.inline import run_inline
 from data_engine.runner.plan import Plan, Stage, make_plan
 from data_engine.runner.pool import run_on_ray
@@ -68,23 +65,14 @@ def annotate(
     def hire(stage: Stage) -> partial[Worker]:
         return partial(Worker, dataset.url, stage.name, stage.part, stage.fingerprint, recipe.folder)
 
-    started, clock = datetime.now(UTC), time.monotonic()
-    status = "failed"
-    try:
-        with reporter.shown(stages):
+    clock = time.monotonic()
+    if plan.units:
+        run = Run.begin("annotate", recipe, runner)
+        with recorded(dataset, run, plan.stages, stages), reporter.shown(stages):
             if runner == "inline":
                 run_inline(plan, reporter, hire)
-            elif plan.units:
+            else:
                 run_on_ray(plan, dataset, reporter, address, hire)
-        status = "incomplete" if any(s.units_failed for s in stages.values()) else "done"
-    except KeyboardInterrupt:
-        status = "interrupted"
-        raise
-    finally:
-        if plan.units:
-            # A run that fails because nothing can be written must end with that reason, not this one's.
-            with suppress(FdeError):
-                _record(dataset, recipe, stages, started, time.monotonic() - clock, status)
     failed = sum(s.units_failed for s in stages.values())
     if failed:
         raise IncompleteError(
@@ -102,37 +90,6 @@ def _progress(plan: Plan, dataset: Dataset) -> dict[str, StageProgress]:
         todo = len(stage.todo) * size - (
             size - last if stage.todo and stage.todo[-1] == dataset.shards[-1] else 0
         )
-        stages[name] = StageProgress(name, total)
+        stages[name] = StageProgress(name, total, units=count)
         stages[name].skip(stage.current, total - todo)
     return stages
-
-
-def _record(
-    dataset: Dataset,
-    recipe: Recipe,
-    stages: dict[str, StageProgress],
-    started: datetime,
-    seconds: float,
-    status: str,
-) -> None:
-    run_id = f"{started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
-    rows = [
-        {
-            "run_id": run_id,
-            "command": "annotate",
-            "recipe": recipe.name,
-            "stage": stage.name,
-            "status": status,
-            "started": started,
-            "seconds": seconds,
-            "units_done": stage.units_done,
-            "units_skipped": stage.units_skipped,
-            "units_failed": stage.units_failed,
-            "images": stage.images - stage.skipped_images,
-            "annotations": stage.annotations,
-            "failures": stage.failures,
-            "version": __version__,
-        }
-        for stage in stages.values()
-    ]
-    dataset.write_run(run_id, rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from data_engine.entry_point import code_version, did_you_mean
 from data_engine.errors import DatasetError, IncompleteError, RecipeError
 from data_engine.fingerprint import digest
 from data_engine.recipe import Recipe, SpecialistPart
+from data_engine.run_record import Run, recorded
 from data_engine.runner.inline import run_inline
 from data_engine.runner.plan import Plan, Stage
 from data_engine.runner.pool import run_on_ray
@@ -96,13 +98,19 @@ def filter_dataset(
         wide = address or os.environ.get("RAY_ADDRESS") or len(todo) > _INLINE_SHARDS
         runner = "ray" if wide and todo else "inline"
     summary.runner = runner
-    plan = Plan({"filter": Stage("filter", _PART, "", todo, len(current), 0, label="the filters")})
-    progress = StageProgress("filter", summary.images + sum(_images(dataset, shard) for shard in todo))
+    stage = Stage("filter", _PART, digest(rules), todo, len(current), 0, label="the filters")
+    plan = Plan({"filter": stage})
+    progress = StageProgress(
+        "filter", summary.images + sum(_images(dataset, shard) for shard in todo), units=len(shards)
+    )
     progress.skip(len(current), summary.images)
     hire = partial(
         FilterWorker, dataset.url, recipe.filters, recipe.folder, round_, rules, found, sample is None
     )
-    with reporter.shown({"filter": progress}):
+
+    name = f"filter-{round_}" if round_ else "filter"
+    record = recorded(dataset, Run.begin("filter", recipe, runner), {name: stage}, {name: progress})
+    with record if todo and sample is None else nullcontext(), reporter.shown({"filter": progress}):
         if runner == "inline":
             run_inline(plan, reporter, lambda _: hire)
         elif todo:
