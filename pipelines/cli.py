@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from pipelines import cli_look
+from pipelines import cli_look, cli_operations
 from pipelines.cli_scenes import scenes_app
 from pipelines.cli_shared import (
     DatasetArgument,
@@ -188,6 +188,7 @@ app.command()(cli_look.qa)
 app.command()(cli_look.report)
 app.command("eval")(cli_look.eval_)
 app.command()(cli_look.draw)
+app.command()(cli_operations.status)
 
 
 @app.command()

@@ -55,6 +55,7 @@ def test_the_command_reference_is_what_help_prints():
         ["report"],
         ["eval"],
         ["draw"],
+        ["status"],
         ["demo"],
     ]
     commands += [["recipe", "list"], ["recipe", "show"], ["recipe", "check"]]
