@@ -139,6 +139,10 @@ def _load(image: PIL.Image.Image) -> None:
 
 
 def _orientation(image: PIL.Image.Image) -> int:
+    if image.format == "PNG":
+        # Pillow decodes a PNG to find its EXIF, and only once: what is wrong with its pixels would be taken
+        # for broken EXIF below, and the second decoding would give half a picture without a word.
+        _load(image)
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - broken EXIF is common and says nothing about the pixels

@@ -221,3 +221,14 @@ def test_a_file_cut_anywhere_is_an_error_or_has_the_same_size(name: str, step: i
         assert found in (None, size)
         refused += found is None
     assert refused > len(whole) // step // 2
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_a_png_with_one_byte_flipped_in_its_pixels_is_refused_by_both(step):
+    whole = png(2, 320, 240)
+    place = 60 + step * (len(whole) - 100) // 12
+    flipped = whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]
+    for look in (inspect, decode):
+        with pytest.raises(ImageError) as caught:
+            look(flipped)
+        assert caught.value.reason in ("corrupt", "truncated")
