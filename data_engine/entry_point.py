@@ -10,13 +10,13 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
-import importlib.util
 import pkgutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +47,24 @@ def split(use: str) -> tuple[str, str]:
     return module, name
 
 
+def find_module(module: str) -> ModuleSpec | None:
+    """Where a module lies, or None. Nothing is imported: importlib.util.find_spec would run its packages."""
+    found: ModuleSpec | None = None
+    place: Sequence[str] | None = None
+    name = ""
+    for part in module.split("."):
+        name = f"{name}.{part}".lstrip(".")
+        specs = (finder.find_spec(name, place) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        found = next((spec for spec in specs if spec is not None), None)
+        if found is None:
+            return None
+        place = found.submodule_search_locations or []
+    return found
+
+
 @lru_cache(maxsize=256)
 def _source(module: str) -> Path:
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        spec = None
-    except ImportError as error:
-        raise RecipeError(
-            f"the package of {module!r} cannot be imported: {error}", "mend that package"
-        ) from error
+    spec = find_module(module)
     if spec is None or spec.origin is None:
         raise RecipeError(
             f"there is no module {module!r}{_perhaps(module)}",
@@ -69,7 +77,7 @@ def _perhaps(module: str) -> str:
     """` - did you mean 'filters.nms'?`, where this project has a module of a like name."""
     known: list[str] = []
     for package in ("filters", "specialists"):
-        spec = importlib.util.find_spec(package)
+        spec = find_module(package)
         places = (spec and spec.submodule_search_locations) or []
         known += [f"{package}.{found.name}" for found in pkgutil.iter_modules(places)]
     close = get_close_matches(module, known, n=1)

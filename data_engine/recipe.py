@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
+from data_engine import bounded_yaml
 from data_engine.dataset import NAME
-from data_engine.entry_point import add_import_folder, check_arguments, did_you_mean
+from data_engine.entry_point import add_import_folder, check_arguments, did_you_mean, find_module
 from data_engine.errors import RecipeError
+from data_engine.literal_secrets import HINT, secrets_in
 from data_engine.recipe_parts import FilterPart, Part, SpecialistPart, Where
 from data_engine.refine_part import RefinePart, known_keys
 
@@ -90,17 +90,19 @@ class Recipe(Part):
 def read_recipe(text: str, origin: str, folder: str = "") -> Recipe:
     """Parse and check a recipe. `origin` names it in errors. Raises RecipeError."""
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(
-            f"{origin} is not valid YAML: {' '.join(str(error).split())}", "mend the file"
-        ) from error
+        data = bounded_yaml.load(text)
+    except ValueError as error:
+        raise RecipeError(f"{origin} is not valid YAML: {error}", "mend the file") from error
     if not isinstance(data, dict):
         raise RecipeError(
             f"{origin} holds no recipe", "a recipe is a mapping with name, specialists and filters"
         )
     if "folder" in data:
         raise RecipeError(f"{origin}: unknown key 'folder'", "remove it")
+    for place in secrets_in({name: data.get(name) for name in ("specialists", "filters", "refine")}, ""):
+        raise RecipeError(
+            f"{origin}: {place.lstrip('.')} looks like a secret, which recipes do not hold", HINT
+        )
     try:
         recipe = Recipe.model_validate({**data, "folder": folder})
     except ValidationError as error:
@@ -132,7 +134,7 @@ def _resolved(args: Mapping[str, Any], folder: str) -> dict[str, Any]:
             return str((Path(folder) / value).resolve())
         if isinstance(value, str) and value.startswith("package:"):
             package, _, inside = value.removeprefix("package:").partition("/")
-            spec = importlib.util.find_spec(package)
+            spec = find_module(package)
             if spec is None or not spec.submodule_search_locations or ".." in Path(inside).parts:
                 raise RecipeError(
                     f"{value!r}: there is no package {package!r}", "write package:NAME/path/in/it"
