@@ -12,7 +12,7 @@ from data_engine.entry_point import check_arguments, did_you_mean, signature
 from data_engine.errors import RecipeError
 from data_engine.recipe_parts import AcceptPart, FilterPart, Part, SpecialistPart, TrainerPart, Where
 
-STEPS = ("student", "grounded", "asked", "doubt", "merged")
+STEPS = ("student", "mended", "grounded", "asked", "doubt", "merged")
 """What the sources of a round are called, `-` and its number behind."""
 
 _OF_ROUND = re.compile(rf"(?:{'|'.join(STEPS)})-(\d+)")
@@ -28,8 +28,8 @@ class RefinePart(Part):
     that is right, of which the held-out images alone are looked at; without it the held-out statements
     of `learn` are what is compared with.
 
-    `student` trains, `relabel` is the student as a specialist, `ground` the same asked about the statements
-    that are learnt from, `ask` about those of truth on held-out images alone, `doubt` says how likely the student finds the labels, `calibrate` chooses
+    `student` trains, `relabel` is the student as a specialist, `mend` the same at the texts that are learnt from,
+    `ground` asked about the statements that are learnt from, `ask` about those of truth on held-out images alone, `doubt` says how likely the student finds the labels, `calibrate` chooses
     arguments of `merge`, which makes one set of labels of both. Names of sources, models and folders are
     filled in: whatever of `FILLED` their constructors take. `filters` judge what was merged, and nothing
     else; in them `merged` stands for the round's own source.
@@ -41,6 +41,7 @@ class RefinePart(Part):
     truth: str | None = None
     student: TrainerPart
     relabel: SpecialistPart
+    mend: SpecialistPart | None = None
     ground: SpecialistPart | None = None
     ask: SpecialistPart | None = None
     doubt: SpecialistPart | None = None
@@ -76,7 +77,7 @@ class RefinePart(Part):
                     f"specialists.{name}: refinement gives this name to its own round",
                     "choose a name that is none of " + ", ".join(f"{step}-N" for step in STEPS),
                 )
-        for place in ("student", "relabel", "ground", "ask", "doubt", "merge"):
+        for place in ("student", "relabel", "mend", "ground", "ask", "doubt", "merge"):
             part = getattr(self, place)
             if part is not None:
                 filled = [name for name in FILLED[place] if takes(part.use, name)]
@@ -90,7 +91,7 @@ class RefinePart(Part):
 
     def mapped(self, change: Any) -> RefinePart:
         """The same with the `args` of every part as `change` gives them."""
-        places = ("student", "relabel", "ground", "ask", "doubt", "calibrate", "merge")
+        places = ("student", "relabel", "mend", "ground", "ask", "doubt", "calibrate", "merge")
         parts = {place: getattr(self, place) for place in places}
         return self.model_copy(
             update={
@@ -110,6 +111,7 @@ class RefinePart(Part):
 FILLED: Mapping[str, tuple[str, ...]] = {
     "student": (),
     "relabel": ("model",),
+    "mend": ("model", "sources"),
     "ground": ("model", "sources"),
     "ask": ("model", "sources"),
     "doubt": ("model", "sources"),
@@ -121,6 +123,7 @@ FILLED: Mapping[str, tuple[str, ...]] = {
 _PARTS: Mapping[str, type[Part]] = {
     "student": TrainerPart,
     "relabel": SpecialistPart,
+    "mend": SpecialistPart,
     "ground": SpecialistPart,
     "ask": SpecialistPart,
     "doubt": SpecialistPart,

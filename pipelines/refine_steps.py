@@ -91,15 +91,23 @@ def start_recipe(recipe: Recipe) -> Recipe | None:
 
 
 def relabel_recipe(recipe: Recipe, number: int, model: Path) -> Recipe:
-    """The student says what it sees in every image, where it finds what was said before, and how likely it
-    finds that."""
+    """The student says what it sees in every image, mends what was said before, where it finds that, and how likely
+    it finds it."""
     refine = _refine(recipe)
     parts = _asked(recipe, number, str(model), held_out=False)
-    given = {"model": str(model), "sources": list(refine.learn)}
-    for place, step, part in (("ground", "grounded", refine.ground), ("doubt", "doubt", refine.doubt)):
+    about = refine.learn
+    steps = (
+        ("mend", "mended", refine.mend),
+        ("ground", "grounded", refine.ground),
+        ("doubt", "doubt", refine.doubt),
+    )
+    for place, step, part in steps:
         if part is not None:
-            about = _filled(part, place, given, refine.learn)
-            parts[source_of(step, number)] = about.model_copy(update={"kept": 0})
+            given = {"model": str(model), "sources": list(about)}
+            parts[source_of(step, number)] = _filled(part, place, given, about).model_copy(update={"kept": 0})
+        if part is not None and place == "mend":
+            # What was mended is found and doubted like what it was made from.
+            about = (*about, source_of(step, number))
     return _with(recipe, number, parts)
 
 
@@ -177,7 +185,7 @@ def filters_of(recipe: Recipe, number: int) -> dict[str, FilterPart]:
 
 @dataclass(frozen=True)
 class _Sides:
-    """The sources of a student's statements, and of its doubts: one, or none."""
+    """The sources of a student's statements, the texts of earlier ones preferred, and of its doubts: one, or none."""
 
     student: tuple[str, ...]
     doubt: tuple[str, ...]
@@ -190,9 +198,10 @@ class _Sides:
 
 
 def _sides(refine: RefinePart, number: int) -> _Sides:
+    mended = [source_of("mended", number)] if refine.mend is not None else []
     grounded = [source_of("grounded", number)] if refine.ground is not None else []
     doubt = [source_of("doubt", number)] if refine.doubt is not None else []
-    return _Sides((source_of("student", number), *grounded), tuple(doubt))
+    return _Sides((*mended, source_of("student", number), *grounded), tuple(doubt))
 
 
 def _refine(recipe: Recipe) -> RefinePart:

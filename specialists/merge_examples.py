@@ -101,7 +101,7 @@ def text_examples(
             groups.setdefault(key_of(row.kind, row.granularity), []).append(row)
     for key, rows in groups.items():
         texts = [row.text or "" for row in true.get(key, [])]
-        best = best_text([row for row in rows if row.role == "student"])
+        best = best_text([row for row in rows if row.role == "student"], settings)
         if not texts or best is None:
             continue
         valued = worth_of(key, worth)

@@ -64,12 +64,14 @@ def told_share(original: Row, student: Row) -> float:
     return original.likelihood.told / own if own > 0 else math.nan
 
 
-def best_text(students: Sequence[Row]) -> Row | None:
-    """The text that the scorer finds best, or else that the student is surest of; of equal ones the first by id."""
+def best_text(students: Sequence[Row], settings: MergeSettings) -> Row | None:
+    """The text that the scorer finds best, or else of the student's source that is named first, or else that the
+    student is surest of; of equal ones the first by id."""
+    order = {source: -place for place, source in enumerate(settings.student)}
 
-    def worth(row: Row) -> tuple[float, float]:
+    def worth(row: Row) -> tuple[float, int, float]:
         scored = row.likelihood.scored
-        return (0.0 if math.isnan(scored) else scored, row.score or 0.0)
+        return (0.0 if math.isnan(scored) else scored, order[row.source], row.score or 0.0)
 
     return max(students, key=worth, default=None)
 
@@ -77,7 +79,7 @@ def best_text(students: Sequence[Row]) -> Row | None:
 def _merged(page: Page, granularity: str, rows: Sequence[Row], settings: MergeSettings) -> list[Told]:
     students = [row for row in rows if row.role == "student"]
     theirs = [row for row in rows if row.role != "student"]
-    best = best_text(students)
+    best = best_text(students, settings)
     told: list[Told] = []
     replaced: list[Row] = []
     for row in theirs:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from data_engine.annotation import Annotation
 from data_engine.errors import RecipeError, SpecialistError
@@ -111,9 +112,15 @@ class Likelihood:
         return made
 
 
+def told(doubt: NDArray[np.float32]) -> float:
+    """How likely a text is by the log-ratios of its tokens and its end: the measure `told`, in 0..1."""
+    return float(np.exp(np.sort(doubt.astype(np.float64))[:_LEAST_LIKELY].mean()))
+
+
 def _row(part: Part, likely: Likely) -> Annotation:
     doubt = likely.doubt[part.first : part.last].astype(np.float64)
     if part.measure == TOLD:
-        doubt = np.sort(doubt)[:_LEAST_LIKELY]
-    score = float(np.exp(doubt.sum() if part.measure == NAMED else doubt.mean()))
+        score = told(likely.doubt[part.first : part.last])
+    else:
+        score = float(np.exp(doubt.sum() if part.measure == NAMED else doubt.mean()))
     return Annotation(part.about.kind, None, part.measure, part.about.reference, score=score)

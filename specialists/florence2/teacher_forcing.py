@@ -114,10 +114,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Likely:
-    """Of each token of an answer its log-probability given those before it, and that of the likeliest there."""
+    """Of each token of an answer its log-probability given those before it, and that of the likeliest there, whose id
+    is `choice`."""
 
     log_probs: NDArray[np.float32]
     best: NDArray[np.float32]
+    choice: NDArray[np.int64]
 
     @property
     def doubt(self) -> NDArray[np.float32]:
@@ -172,11 +174,16 @@ def forced(
         use_cache=False,
     ).last_hidden_state
     flat, targets = hidden.flatten(0, 1), tokens.flatten()
-    values = []
+    values, choices = [], []
     for i in range(0, len(flat), _ROWS_OF_LOGITS):
         logits = network.lm_head(flat[i : i + _ROWS_OF_LOGITS])
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         wanted = targets[i : i + _ROWS_OF_LOGITS]
         values.append(torch.stack([scores(logits, wanted), scores.best(logits, wanted)]).float())
+        choices.append(logits.argmax(1))
     table = torch.cat(values, dim=1).clamp(min=_LEAST).view(2, *tokens.shape).cpu().numpy()
-    return [Likely(*table[:, row, : len(answer)]) for row, answer in enumerate(answers)]
+    chosen = torch.cat(choices).view(tokens.shape).cpu().numpy()
+    return [
+        Likely(*table[:, row, : len(answer)], chosen[row, : len(answer)])
+        for row, answer in enumerate(answers)
+    ]
