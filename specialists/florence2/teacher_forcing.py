@@ -184,6 +184,6 @@ def forced(
     table = torch.cat(values, dim=1).clamp(min=_LEAST).view(2, *tokens.shape).cpu().numpy()
     chosen = torch.cat(choices).view(tokens.shape).cpu().numpy()
     return [
-        Likely(*table[:, row, : len(answer)], chosen[row, : len(answer)])
-        for row, answer in enumerate(answers)
+        Likely(table[0, row, :length], table[1, row, :length], chosen[row, :length])
+        for row, length in enumerate(map(len, answers))
     ]
