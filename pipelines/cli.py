@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from pipelines import cli_look, cli_operations
+from pipelines import cli_jobs, cli_look, cli_operations
 from pipelines.cli_scenes import scenes_app
 from pipelines.cli_shared import (
     DatasetArgument,
@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 recipe_app = typer.Typer(help="Show and check recipes.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(cli_jobs.jobs_app, name="jobs")
 app.add_typer(scenes_app, name="scenes")
 
 
@@ -189,6 +190,7 @@ app.command()(cli_look.report)
 app.command("eval")(cli_look.eval_)
 app.command()(cli_look.draw)
 app.command()(cli_operations.status)
+app.command()(cli_jobs.submit)
 
 
 @app.command()

@@ -56,9 +56,11 @@ def test_the_command_reference_is_what_help_prints():
         ["eval"],
         ["draw"],
         ["status"],
+        ["submit"],
         ["demo"],
     ]
     commands += [["recipe", "list"], ["recipe", "show"], ["recipe", "check"]]
+    commands += [["jobs", "list"], ["jobs", "logs"], ["jobs", "stop"]]
     commands += [["scenes", "make"], ["scenes", "train"], ["scenes", "evaluate"]]
     parts = ["# Command reference\n\nWhat `--help` prints, command by command.\n"]
     for command in commands:
