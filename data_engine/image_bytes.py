@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs
 
-from data_engine.errors import ImageError
+from data_engine.addresses import WEB, check_uri
+from data_engine.errors import ImageError, StorageError
 from data_engine.image import image_id_of
+from data_engine.patience import patiently
+from data_engine.remote import PatientFile, is_fsspec, native
 from data_engine.storage import is_local, local_path, resolve
+from data_engine.web_bytes import fetch
 
 MAX_BYTES = 512 * 1024 * 1024
 """The largest image file that is read, in bytes; a larger one is refused as `too_large`."""
@@ -26,7 +32,6 @@ class _Container:
     """An open tar. It is closed when nobody reads from it any more, also if dropped from the list before."""
 
     file: Any
-    lock: contextlib.AbstractContextManager[Any]
     users: int = 0
     dropped: bool = False
 
@@ -44,10 +49,14 @@ class ByteReader:
 
     A few containers (tars) stay open between calls, since neighbours in a shard lie in the same one;
     an image that is a file of its own is opened and closed.
+
+    `rows_of` is the URL of the data set whose rows say the addresses, which are then held against what rows may
+    name (data_engine.addresses); None where a person named the source.
     """
 
-    def __init__(self, open_containers: int = 4) -> None:
+    def __init__(self, open_containers: int = 4, *, rows_of: str | None = None) -> None:
         self._limit = open_containers
+        self._rows_of = rows_of
         self._containers: OrderedDict[str, _Container] = OrderedDict()
         self._roots: dict[tuple[str, str, str], _Root] = {}
         self._lock = threading.Lock()
@@ -72,7 +81,8 @@ class ByteReader:
 
         `length` None reads the whole file. With `verify`, an image_id, the bytes' digest must be that.
         Raises ImageError: `missing` (the file is gone), `changed` (it is shorter than the index says, a
-        whole file has another length, or the digest differs), `too_large`, or `unreadable`.
+        whole file has another length, or the digest differs), `too_large`, or `unreadable`. Raises StorageError
+        where a store is out of reach or refuses: that says nothing of the image.
         """
         data = self._bytes(uri, offset, length) if embedded is None else bytes(embedded)
         if verify is not None and image_id_of(data) != verify:
@@ -94,6 +104,11 @@ class ByteReader:
             raise ImageError("missing", f"there is no file {uri}") from error
         except (OSError, ValueError) as error:
             raise ImageError("unreadable", f"cannot read {uri}: {error}") from error
+        except StorageError as error:
+            # A web server that is gone takes its own images with it, not the run: they come from thousands of hosts.
+            if not uri.startswith(WEB):
+                raise
+            raise ImageError("unreadable", error.message) from error
         if length is None and len(data) > MAX_BYTES:
             raise ImageError("too_large", f"more than {MAX_BYTES:,} bytes")
         if length is not None and len(data) != length:
@@ -102,16 +117,30 @@ class ByteReader:
 
     def _whole(self, uri: str, limit: int) -> bytes:
         if is_local(uri):
-            with local_path(uri).open("rb") as file:
+            with _regular(uri).open("rb") as file:
                 return file.read(limit)
+        if self._from_the_web(uri):
+            return fetch(uri, None, limit)
         root, path = self._remote(uri)
-        with root.filesystem.open_input_file(path) as remote:
-            return bytes(remote.read(limit))
+
+        def once() -> bytes:
+            with native(root.filesystem).open_input_file(path) as remote:
+                return bytes(remote.read(limit))
+
+        return patiently(path, once)
 
     def _part(self, uri: str, offset: int, length: int) -> bytes:
-        with self._container(uri) as container, container.lock:
-            # Arrow's read_at is a pread: it moves no shared position.
+        if self._from_the_web(uri):
+            return fetch(uri, offset, length)
+        with self._container(uri) as container:
+            # A pread: it moves no shared position.
             return bytes(container.file.read_at(length, offset))
+
+    def _from_the_web(self, uri: str) -> bool:
+        """Whether a row's address is a web server's that nobody vouches for. Raises ImageError for one refused."""
+        if self._rows_of is None or is_local(uri):
+            return False
+        return not check_uri(uri, self._rows_of) and uri.startswith(WEB)
 
     @contextlib.contextmanager
     def _container(self, uri: str) -> Iterator[_Container]:
@@ -133,15 +162,9 @@ class ByteReader:
 
     def _open(self, uri: str) -> _Container:
         if is_local(uri):
-            path = local_path(uri)
-            if not path.exists():
-                raise FileNotFoundError(uri)
-            return _Container(pa.OSFile(str(path)), contextlib.nullcontext())
+            return _Container(pa.OSFile(str(_regular(uri))))
         root, path_there = self._filesystem(uri)
-        file = root.filesystem.open_input_file(path_there)
-        # Over fsspec a read_at is a seek and a read, which two threads must not interleave.
-        shared = isinstance(root.filesystem, pa.fs.PyFileSystem)
-        return _Container(file, threading.Lock() if shared else contextlib.nullcontext())
+        return _Container(PatientFile(native(root.filesystem), path_there))
 
     def _drop(self, uri: str) -> None:
         container = self._containers.pop(uri)
@@ -167,6 +190,14 @@ class ByteReader:
         return root, root.prefix + _own_path(root.filesystem, parts.path)
 
 
+def _regular(uri: str) -> Path:
+    """A local file. What is none would be waited for (a pipe), or never end (a device)."""
+    path = local_path(uri)
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ImageError("unreadable", f"{uri} is no file")
+    return path
+
+
 def _own_path(filesystem: pa.fs.FileSystem, path: str) -> str:
     """Arrow's own file systems take percent-encoded URLs; fsspec takes names as they are."""
-    return path if isinstance(filesystem, pa.fs.PyFileSystem) else unquote(path)
+    return path if is_fsspec(filesystem) else unquote(path)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from data_engine.errors import DatasetError
 from data_engine.schema import FORMAT_VERSION
-from data_engine.storage import Store, storage_errors
+from data_engine.storage import Stamp, Store, storage_errors
 
 _KEY = b"fde"
 
@@ -29,7 +29,7 @@ def write_shard(
     batches: pa.Table | Iterable[pa.RecordBatch],
     schema: pa.Schema,
     provenance: Mapping[str, Any],
-) -> None:
+) -> Stamp:
     """Write one shard. `provenance` (any JSON) is kept in the Parquet key-value metadata under `fde`."""
     described = {"format": FORMAT_VERSION, **provenance}
     tagged = schema.with_metadata({_KEY: json.dumps(described, sort_keys=True).encode()})
@@ -41,20 +41,26 @@ def write_shard(
             for batch in batches:
                 writer.write_batch(batch)
 
-    store.write(name, fill)
+    return store.write(name, fill)
 
 
 def read_provenance(store: Store, name: str) -> dict[str, Any] | None:
-    """The `fde` metadata of one shard, from its footer alone; None when the file is unreadable.
+    """The `fde` metadata of one shard, from its footer alone; None when the file is unreadable or gone.
 
-    A shard that a disk corrupted counts as not written: the stage makes it again.
+    A shard that a disk corrupted counts as not written: the stage makes it again. So does one that a
+    listing still has and the store no more.
     """
     try:
-        with storage_errors(name), store.filesystem.open_input_file(store.path(name)) as file:
-            found = (pq.read_metadata(file).metadata or {}).get(_KEY)
-    except pa.ArrowInvalid:
+        with storage_errors(name):
+            try:
+                with store.filesystem.open_input_file(store.path(name)) as file:
+                    found = (pq.read_metadata(file).metadata or {}).get(_KEY)
+            except FileNotFoundError:
+                return None
+        said = None if found is None else json.loads(found)
+    except (pa.ArrowInvalid, ValueError):
         return None
-    return None if found is None else dict(json.loads(found))
+    return said if isinstance(said, dict) else None
 
 
 def read_provenances(store: Store, names: Sequence[str], threads: int = 16) -> list[dict[str, Any] | None]:
@@ -92,9 +98,9 @@ def _damage_told(store: Store, name: str, hint: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, OSError) as error:
-        # Bytes that do not decompress are an OSError of Arrow's without a number; a disk's own has one. Of an
-        # object store's nothing is known, and a shard must not be deleted for a broken connection.
-        if isinstance(error, OSError) and (error.errno is not None or not store.local):
+        # Bytes that do not decompress are an OSError of Arrow's without a number; a disk's own has one, and a
+        # store that is out of reach is a StorageError already.
+        if isinstance(error, OSError) and error.errno is not None:
             with storage_errors(store.path(name)):
                 raise
         raise DatasetError(

@@ -1,13 +1,16 @@
 """Files under one URL, on this machine or any object store, written whole or not at all.
 
 A local file is written under `.tmp/`, synced, and renamed into place. On an object store the bytes
-are put in one upload, which either finishes or leaves nothing that a reader can see.
+are put in one upload, which either finishes or leaves nothing that a reader can see. On other remote
+stores (a file server) they are uploaded under `.tmp/` and renamed. What a store refuses for a moment is
+tried again (data_engine.remote).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import shutil
 import tempfile
@@ -18,15 +21,32 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.fs
 
+from data_engine.confined import confined
 from data_engine.errors import StorageError
+from data_engine.patience import patiently
+from data_engine.remote import is_object_store, open_store, put
 
 _STALE_SECONDS = 24 * 3600
 _SPOOL_BYTES = 64 << 20
-_COPY_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a listing says of a file: its size in bytes, and its modification time in nanoseconds where known.
+
+    A store's times are cut to seconds: S3 says them so for a file, and finer in some listings.
+    """
+
+    size: int
+    mtime: int | None
+
+    @classmethod
+    def of(cls, info: pa.fs.FileInfo, local: bool) -> Stamp:
+        mtime = info.mtime_ns
+        return cls(info.size, mtime if local or mtime is None else mtime // 10**9 * 10**9)
 
 
 def is_local(url: str) -> bool:
@@ -45,19 +65,7 @@ def resolve(url: str) -> tuple[pa.fs.FileSystem, str]:
     """
     if is_local(url):
         return pa.fs.LocalFileSystem(), str(local_path(url))
-    try:
-        filesystem, path = pa.fs.FileSystem.from_uri(url)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError):
-        pass
-    else:
-        return filesystem, path
-    try:
-        other, path = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise StorageError(
-            f"cannot open {url!r}: {error}", "use a path, or a URL whose fsspec package is installed"
-        ) from error
-    return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(other)), path
+    return open_store(url)
 
 
 @contextlib.contextmanager
@@ -110,20 +118,24 @@ class Store:
 
     def files(self, folder: str, suffix: str = ".parquet") -> list[str]:
         """Sorted names (not paths) of a folder's files; empty when there is no such folder."""
-        selector = pa.fs.FileSelector(self.path(folder), allow_not_found=True)
-        with storage_errors(self.path(folder)):
-            found = self.filesystem.get_file_info(selector)
         return sorted(
-            f.base_name for f in found if f.type == pa.fs.FileType.File and f.base_name.endswith(suffix)
+            f.base_name for f in self._listed(folder, pa.fs.FileType.File) if f.base_name.endswith(suffix)
         )
+
+    def stamps(self, folder: str, suffix: str = ".parquet") -> dict[str, Stamp]:
+        """The names of a folder's files, and what the same one listing says of each."""
+        found = self._listed(folder, pa.fs.FileType.File)
+        return {f.base_name: Stamp.of(f, self.local) for f in found if f.base_name.endswith(suffix)}
 
     def folders(self, folder: str) -> list[str]:
         """Sorted names of a folder's folders, hidden ones left out; empty when there is no such folder."""
+        names = (f.base_name for f in self._listed(folder, pa.fs.FileType.Directory))
+        return sorted(name for name in names if not name.startswith("."))
+
+    def _listed(self, folder: str, type_: pa.fs.FileType) -> list[pa.fs.FileInfo]:
         selector = pa.fs.FileSelector(self.path(folder), allow_not_found=True)
         with storage_errors(self.path(folder)):
-            found = self.filesystem.get_file_info(selector)
-        names = (f.base_name for f in found if f.type == pa.fs.FileType.Directory)
-        return sorted(name for name in names if not name.startswith("."))
+            return [found for found in self.filesystem.get_file_info(selector) if found.type == type_]
 
     def read(self, name: str) -> bytes:
         with storage_errors(self.path(name)), self.filesystem.open_input_stream(self.path(name)) as stream:
@@ -134,22 +146,47 @@ class Store:
         with storage_errors(self.path(name)):
             return self.filesystem.open_input_file(self.path(name))
 
-    def write(self, name: str, writer: Callable[[IO[bytes]], None]) -> None:
+    def write(self, name: str, writer: Callable[[IO[bytes]], None]) -> Stamp:
         """Put a file in place in one step. `writer` fills it; if that raises, nothing appears."""
         with storage_errors(self.path(name)):
-            if self.local:
-                self._write_local(name, writer)
-            else:
-                self._upload(name, writer)
+            return self._write_local(name, writer) if self.local else self._upload(name, writer)
 
-    def _upload(self, name: str, writer: Callable[[IO[bytes]], None]) -> None:
+    def _upload(self, name: str, writer: Callable[[IO[bytes]], None]) -> Stamp:
         """Finish the file here first, on disk where it is large, so that half of one is never uploaded."""
+        path = self.path(name)
         with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as whole:
             writer(whole)
-            whole.seek(0)
-            self.filesystem.create_dir(str(PurePosixPath(self.path(name)).parent), recursive=True)
-            with self.filesystem.open_output_stream(self.path(name)) as stream:
-                shutil.copyfileobj(whole, stream, _COPY_BYTES)
+            size = whole.seek(0, os.SEEK_END)
+            if size > _SPOOL_BYTES:
+                whole.flush()
+                data = pa.py_buffer(mmap.mmap(whole.fileno(), size, access=mmap.ACCESS_READ))
+            else:
+                whole.seek(0)
+                data = pa.py_buffer(whole.read())
+            return patiently(path, lambda: self._put(path, data))
+
+    def _put(self, path: str, data: pa.Buffer) -> Stamp:
+        if is_object_store(self.filesystem):
+            put(self.filesystem, path, data)
+        else:
+            temporary = self.path(f".tmp/{uuid.uuid4().hex}")
+            for folder in (temporary, path):
+                self.filesystem.create_dir(str(PurePosixPath(folder).parent), recursive=True)
+            put(self.filesystem, temporary, data)
+            self._move(temporary, path)
+        info = self.filesystem.get_file_info(path)
+        if info.type != pa.fs.FileType.File or info.size != data.size:
+            raise OSError(f"{info.size} bytes are there of {data.size:,} that were uploaded")
+        return Stamp.of(info, local=False)
+
+    def _move(self, source: str, target: str) -> None:
+        try:
+            self.filesystem.move(source, target)
+        except OSError:
+            # Some file servers do not rename onto a file: for a moment there is none, but never half of one.
+            with contextlib.suppress(FileNotFoundError):
+                self.filesystem.delete_file(target)
+            self.filesystem.move(source, target)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         def fill(stream: IO[bytes]) -> None:
@@ -160,25 +197,39 @@ class Store:
     def delete(self, name: str) -> None:
         """Remove a file; it is no error when it is not there."""
         with storage_errors(self.path(name)), contextlib.suppress(FileNotFoundError):
-            self.filesystem.delete_file(self.path(name))
+            self.filesystem.delete_file(self._own(name))
 
     def delete_folder(self, name: str) -> None:
         with storage_errors(self.path(name)), contextlib.suppress(FileNotFoundError):
-            self.filesystem.delete_dir(self.path(name))
+            self.filesystem.delete_dir(self._own(name))
+
+    def _own(self, name: str) -> str:
+        """The path of a name that is written or removed. Raises StorageError where a link leads out of the folder."""
+        path = self.path(name)
+        return str(confined(Path(self.root), Path(path))) if self.local else path
 
     def sweep(self) -> None:
         """Remove what a killed writer left half-written more than a day ago."""
+        if not self.local:
+            if not is_object_store(self.filesystem):
+                self._sweep_remote()
+            return
         folder = Path(self.root) / ".tmp"
-        if not self.local or not folder.is_dir():
+        if not folder.is_dir() or folder.is_symlink():  # what a link leads to is not ours to empty
             return
         for left in folder.iterdir():
             with contextlib.suppress(OSError):
                 if time.time() - left.stat().st_mtime > _STALE_SECONDS:
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
 
-    def _write_local(self, name: str, writer: Callable[[IO[bytes]], None]) -> None:
-        target = Path(self.path(name))
-        temporary = Path(self.root) / ".tmp" / uuid.uuid4().hex
+    def _sweep_remote(self) -> None:
+        for name, stamp in self.stamps(".tmp", suffix="").items():
+            if stamp.mtime is not None and time.time() - stamp.mtime / 1e9 > _STALE_SECONDS:
+                self.delete(f".tmp/{name}")
+
+    def _write_local(self, name: str, writer: Callable[[IO[bytes]], None]) -> Stamp:
+        target = Path(self._own(name))
+        temporary = Path(self._own(f".tmp/{uuid.uuid4().hex}"))
         temporary.parent.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -186,7 +237,9 @@ class Store:
                 writer(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
+                facts = os.fstat(stream.fileno())
             temporary.replace(target)
+            return Stamp(facts.st_size, facts.st_mtime_ns)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

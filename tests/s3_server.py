@@ -1,0 +1,69 @@
+"""A real S3 server over HTTP, in a process of its own, with one bucket called `bucket`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "toy",
+    "AWS_SECRET_ACCESS_KEY": "toy",
+    "AWS_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+"""What a client says, as environment; the server takes any."""
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """The address of a running server (`http://127.0.0.1:PORT`); stopped at the end."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    # Its access log would fill a pipe that nobody reads.
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        _make_bucket(server, address, "bucket")
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _make_bucket(server: subprocess.Popen[bytes], address: str, name: str) -> None:
+    while True:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(f"{address}/{name}", method="PUT")):
+                return
+        except OSError:
+            if server.poll() is not None:
+                raise RuntimeError("the S3 server ended at once") from None
+            time.sleep(0.1)
+
+
+@contextmanager
+def s3_environment(address: str, patience: float = 60) -> Iterator[None]:
+    """This process and those that it starts talk to the S3 at an address."""
+    wanted = {**CREDENTIALS, "AWS_ENDPOINT_URL": address, "FDE_STORAGE_PATIENCE": str(patience)}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
