@@ -87,7 +87,10 @@ def read_pictures(
             error = caught
         return Picture(row["image_id"], row["keys"][0], row["uri"], image, error)
 
-    with ByteReader() as reader, ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+    with (
+        ByteReader(rows_of=dataset.url) as reader,
+        ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool,
+    ):
         waiting: deque[list[Future[Picture]]] = deque()
         try:
             for piece in _pieces(dataset.image_batches(shard, batch, _COLUMNS), single_from):

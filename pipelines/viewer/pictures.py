@@ -29,7 +29,7 @@ class Pictures:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._reader = ByteReader()
+        self._reader = ByteReader(rows_of=tables.dataset.url)
         self._room = threading.BoundedSemaphore(_AT_ONCE)
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, bytes] = OrderedDict()

@@ -150,7 +150,7 @@ class Reader:
         reading = self.reading
         homes = [next(s for s in (self._shard(n) for n in shards) if image in s.rows) for image in ids]
         rows = [home.pictures[image] for home, image in zip(homes, ids, strict=True)]
-        with ByteReader() as files, ThreadPoolExecutor(_THREADS) as pool:
+        with ByteReader(rows_of=reading.plan.url) as files, ThreadPoolExecutor(_THREADS) as pool:
             found = list(pool.map(lambda row: _picture(files, row, side), rows))
         pixels: list[NDArray[np.uint8]] = []
         dense: list[DenseTargets] = []
