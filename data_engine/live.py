@@ -20,11 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from data_engine.dataset import NAME, Dataset
 from data_engine.errors import DatasetError, FdeError
-from data_engine.storage import storage_errors
 
 EVERY = 10.0
 """Seconds between two renewals."""
@@ -96,17 +93,15 @@ def drivers(dataset: Dataset, mine: str | None = None) -> list[Driver]:
 
     With `mine`, the run id of a file that was just written, ages are told against that file.
     """
-    selector = pa.fs.FileSelector(dataset.store.path("live"), allow_not_found=True)
-    with storage_errors(dataset.store.path("live")):
-        found = dataset.store.filesystem.get_file_info(selector)
-    files = {f.base_name.removesuffix(".json"): f for f in found if f.base_name.endswith(".json")}
+    stamps = dataset.store.stamps("live", ".json")
+    files = {name.removesuffix(".json"): stamp for name, stamp in stamps.items()}
     own = files.pop(mine, None) if mine is not None else None
-    now = own.mtime_ns / 1e9 if own is not None and own.mtime_ns is not None else time.time()
+    now = own.mtime / 1e9 if own is not None and own.mtime is not None else time.time()
     made = []
     for run_id in sorted(files):
         told = _read(dataset, run_id)
         if told is not None:
-            renewed = files[run_id].mtime_ns
+            renewed = files[run_id].mtime
             since = renewed / 1e9 if renewed is not None else _timestamp(told.get("beat"))
             every = told.get("every")
             limit = _GONE_AFTER * (every if isinstance(every, int | float) and every > 0 else EVERY)

@@ -11,6 +11,7 @@ from typing import Literal
 from data_engine.dataset import Dataset
 from data_engine.errors import IncompleteError
 from data_engine.recipe import Recipe
+from data_engine.retries import add_to
 from data_engine.run_record import Run, recorded
 from data_engine.runner.inline import run_inline
 from data_engine.runner.plan import Plan, Stage, make_plan
@@ -51,6 +52,9 @@ def annotate(
     reporter = reporter or Reporter()
     recipe = with_students(recipe, dataset, reporter.note)
     plan = make_plan(recipe, dataset)
+    again = add_to(plan, dataset)
+    if again:
+        reporter.note(f"{again} shards are made again because images failed in them (fde retry)")
     stages = _progress(plan, dataset)
     for stage in plan.stages.values():
         if stage.stale:
@@ -68,6 +72,7 @@ def annotate(
     clock = time.monotonic()
     if plan.units:
         run = Run.begin("annotate", recipe, runner)
+        reporter.run_id = run.run_id
         with recorded(dataset, run, plan.stages, stages), reporter.shown(stages):
             if runner == "inline":
                 run_inline(plan, reporter, hire)

@@ -190,6 +190,7 @@ app.command()(cli_look.report)
 app.command("eval")(cli_look.eval_)
 app.command()(cli_look.draw)
 app.command()(cli_operations.status)
+app.command()(cli_operations.retry)
 app.command()(cli_jobs.submit)
 
 
@@ -293,23 +294,39 @@ def _say_failures(url: str) -> None:
 
 
 def _end(line: str, hint: str, code: int) -> NoReturn:
+    import logging
+
+    from data_engine.blanked import blanked
+    from data_engine.logs import about, as_json
+    from data_engine.terminal_text import plain
+
     sys.stdout.flush()
-    print(f"fde: {line}", file=sys.stderr)  # noqa: T201
+    if as_json():
+        logging.getLogger("data_engine").error(line, extra=about(hint=hint, exit_code=code))
+        sys.exit(code)
+    print(f"fde: {plain(blanked(line))}", file=sys.stderr)  # noqa: T201
     if hint:
-        print(f"     {hint}", file=sys.stderr)  # noqa: T201
+        print(f"     {plain(blanked(hint))}", file=sys.stderr)  # noqa: T201
     sys.exit(code)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def main() -> None:
     """Entry point of `fde`. Errors are one line and a hint; exit codes stand in data_engine.errors."""
-    import logging
+    import signal
 
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
-    logging.getLogger("data_engine").setLevel(logging.INFO)
+    from data_engine.logs import set_up
+
+    set_up()
+    # What stops a job (Slurm, Kubernetes, `fde jobs stop`) asks with this first: it ends as by Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except SystemExit as leave:
-        if leave.code == 130:
+        if leave.code in (130, int(signal.SIGTERM)):  # the latter is how Ray ends a driver that is asked to
             _end("interrupted", "finished shards are kept: run the same command again to go on", 130)
         raise
     except Exception as error:

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli_shared import DatasetArgument, chosen_recipe, say
+from pipelines.cli_shared import (
+    DatasetArgument,
+    RecipeOption,
+    chosen_recipe,
+    chosen_runner,
+    new_reporter,
+    say,
+)
 
 
 def status(
@@ -44,3 +51,50 @@ def status(
         time.sleep(every)
         if not as_json:
             say("")
+
+
+def retry(
+    dataset: DatasetArgument,
+    recipe: RecipeOption = "scenes",
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Images that failed: what is retried in any case.")
+    ] = True,
+    reason: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this reason of failures (docs/failures.md); may be given several times."),
+    ] = None,
+    specialist: Annotated[
+        list[str] | None, typer.Option(help="Only this specialist's failures; may be given several times.")
+    ] = None,
+    runner: Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")] = "auto",
+    address: Annotated[
+        str | None, typer.Option(help="An existing Ray cluster; RAY_ADDRESS does the same.")
+    ] = None,
+) -> None:
+    """Try the images of DATASET again that a specialist could not use, where another attempt may pass.
+
+    Their shards are made again, and those of specialists that need them; nothing is removed before. Shards that
+    failed as a whole need no retry: fde annotate does them.
+    """
+    from data_engine.dataset import Dataset
+    from pipelines.retry import MAY_PASS
+    from pipelines.retry import retry as run
+
+    summary = run(
+        Dataset.open(dataset),
+        chosen_recipe(recipe),
+        reasons=tuple(reason or MAY_PASS),
+        specialists=tuple(specialist or ()),
+        runner=chosen_runner(runner),
+        address=address,
+        reporter=new_reporter(),
+    )
+    if summary.run is None:
+        say("nothing to retry: no image failed for such a reason")
+        return
+    for (stage, why), count in sorted(summary.before.items()):
+        left = summary.after.get((stage, why), 0)
+        say(f"{stage}: {count:,} images failed with {why}, {left:,} do so still")
+    say(
+        f"{summary.shards:,} shards were made again; where there are verdicts, filter again: fde filter {dataset}"
+    )

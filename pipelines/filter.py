@@ -15,6 +15,7 @@ from data_engine.entry_point import code_version, did_you_mean
 from data_engine.errors import DatasetError, IncompleteError, RecipeError
 from data_engine.fingerprint import digest
 from data_engine.recipe import Recipe, SpecialistPart
+from data_engine.retries import verdicts_to_renew
 from data_engine.run_record import Run, recorded
 from data_engine.runner.inline import run_inline
 from data_engine.runner.plan import Plan, Stage
@@ -88,7 +89,12 @@ def filter_dataset(
     rules, found = _rules(dataset, recipe)
     shards = dataset.shards if sample is None else _spread(dataset.shards, sample)
     there = ShardVerdicts(dataset, round_, rules)
-    current = {shard: counts for shard in shards if (counts := there.current(shard)) is not None}
+    renewed = verdicts_to_renew(dataset, round_)
+    current = {
+        shard: counts
+        for shard in shards
+        if shard not in renewed and (counts := there.current(shard)) is not None
+    }
     todo = [shard for shard in shards if shard not in current]
     summary = FilterSummary(shards_skipped=len(current))
     for counts in current.values():
@@ -109,7 +115,9 @@ def filter_dataset(
     )
 
     name = f"filter-{round_}" if round_ else "filter"
-    record = recorded(dataset, Run.begin("filter", recipe, runner), {name: stage}, {name: progress})
+    run = Run.begin("filter", recipe, runner)
+    reporter.run_id = run.run_id
+    record = recorded(dataset, run, {name: stage}, {name: progress})
     with record if todo and sample is None else nullcontext(), reporter.shown({"filter": progress}):
         if runner == "inline":
             run_inline(plan, reporter, lambda _: hire)

@@ -56,6 +56,7 @@ def test_the_command_reference_is_what_help_prints():
         ["eval"],
         ["draw"],
         ["status"],
+        ["retry"],
         ["submit"],
         ["demo"],
     ]

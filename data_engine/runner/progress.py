@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from data_engine.logs import about, as_json
+from data_engine.runner.metrics import Exporter
 from data_engine.runner.work import Beat, Done
 
 if TYPE_CHECKING:
@@ -69,6 +71,21 @@ class StageProgress:
             return "waiting" if self.images < self.total else "nothing to do"
         eta = "done" if self.images >= self.total else f"{clock(self.eta or 0.0)} left"
         return f"{self.rate:,.1f} images/s, {eta}, {self.failures:,} failures"
+
+    @property
+    def counts(self) -> dict[str, float | None]:
+        """What a log line tells as numbers."""
+        return {
+            "images": self.images,
+            "total_images": self.total,
+            "failures": self.failures,
+            "annotations": self.annotations,
+            "units_done": self.units_done,
+            "units_failed": self.units_failed,
+            "units_left": self.left,
+            "images_per_s": round(self.rate, 3),
+            "eta_s": self.eta,
+        }
 
     def count(self, event: Beat | Done) -> None:
         match event:
@@ -126,12 +143,15 @@ class _Words(TextColumn):
 
 
 class Reporter:
-    """Shows stages as they advance. `tick` may be called as often as wanted; it limits itself."""
+    """Shows stages as they advance, and exports their counts as metrics where there is a cluster. `tick` may be
+    called as often as wanted; it limits itself. `run_id` is that of the invocation, once it has one."""
 
     def __init__(self, *, terminal: bool | None = None, every: float = 10.0) -> None:
         self.console = Console(stderr=True)
-        self.terminal = self.console.is_terminal if terminal is None else terminal
+        self.terminal = (self.console.is_terminal and not as_json()) if terminal is None else terminal
         self.every = every
+        self.run_id = ""
+        self.exporter = Exporter()
         self.stages: dict[str, StageProgress] = {}
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
@@ -180,11 +200,12 @@ class Reporter:
         with self.console.status(name) as status:
             yield lambda done, failed: status.update(Text(line(done, failed)))
 
-    def note(self, message: str) -> None:
+    def note(self, message: str, *, stage: str = "", shard: str = "") -> None:
         """One line that is worth a person's attention, kept in the log or above the bars."""
-        log.warning(message)
+        log.warning(message, extra=about(run_id=self.run_id, stage=stage, shard=shard))
 
     def tick(self, *, last: bool = False) -> None:
+        self.exporter.export(self.run_id, self.stages, last=last)
         now = time.monotonic()
         if now - self._last < (0.2 if self.terminal else self.every) and not last:
             return
@@ -201,4 +222,12 @@ class Reporter:
                 )
             elif stage.started is not None and not stage.said:
                 stage.said = stage.ended is not None
-                log.info("%s %s/%s images, %s", name, f"{stage.images:,}", f"{stage.total:,}", stage.line)
+                known = about(run_id=self.run_id, stage=name, **stage.counts)
+                log.info(
+                    "%s %s/%s images, %s",
+                    name,
+                    f"{stage.images:,}",
+                    f"{stage.total:,}",
+                    stage.line,
+                    extra=known,
+                )
