@@ -30,6 +30,12 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """Names of stages become folder names: nothing that could leave the data set's folder."""
 
 
+_NUMBERS = ("images", "shards", "shard_size", "format")
+_MOST_SHARDS = 10_000_000
+_MOST_BYTES = 1 << 20
+"""Of dataset.json, which has less than a thousand."""
+
+
 @dataclass(frozen=True)
 class DatasetInfo:
     """`dataset.json`. `fingerprint` identifies the source and the ingest options."""
@@ -45,6 +51,18 @@ class DatasetInfo:
     labels: list[str]
     version: str
     format: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no ingest writes: the file may come from anybody."""
+        for field, value in asdict(self).items():
+            kind = {"embedded": bool, "labels": list}.get(field, int if field in _NUMBERS else str)
+            if type(value) is not kind:
+                raise ValueError(f"{field} is no {kind.__name__}")
+        if self.images < 0 or self.shard_size < 1 or not 0 <= self.shards <= _MOST_SHARDS:
+            raise ValueError(f"{self.images:,} images in {self.shards:,} shards of {self.shard_size:,}")
+        for name in self.labels:
+            if not (isinstance(name, str) and NAME.fullmatch(name)):
+                raise ValueError(f"{str(name)[:80]!r} is no name of labels")
 
 
 class Dataset:
@@ -67,7 +85,8 @@ class Dataset:
                 "make one with: fde ingest SOURCE DATASET (an interrupted ingest goes on the same way)",
             )
         try:
-            fields = json.loads(store.read("dataset.json"))
+            with store.open("dataset.json") as file:
+                fields = json.loads(file.read(_MOST_BYTES))
             version = fields["format"]
             if version > FORMAT_VERSION:
                 raise NewerFormatError(
@@ -75,7 +94,7 @@ class Dataset:
                     "upgrade with: pip install -U florence-data-engine",
                 )
             return cls(store, DatasetInfo(**fields))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise DatasetError(
                 f"{url}/dataset.json is damaged: {error}", "restore that file, or ingest again"
             ) from error
@@ -90,6 +109,10 @@ class Dataset:
     @property
     def shards(self) -> list[str]:
         return [shard_name(i) for i in range(self.info.shards)]
+
+    def images_in(self, shard: str) -> int:
+        """How many images a shard has: all shards but the last are full."""
+        return min(self.info.shard_size, self.info.images - self.info.shard_size * int(shard))
 
     def sources(self) -> list[str]:
         """Every source that has said something: specialists and imported labels."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import IO, Any, Literal
 
 import pyarrow as pa
@@ -14,11 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from data_engine.terminal_text import plain
+
 Format = Literal["table", "csv", "json", "parquet"]
 
 TABLE_ROWS = 40
 _CELL = 60
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(value: Any) -> str:
@@ -31,7 +31,7 @@ def printable(value: Any) -> str:
         text = "[" + ", ".join(f"{v:.1f}" for v in value) + "]"
     else:
         text = str(value)
-    return _CONTROL.sub(lambda m: m.group().encode("unicode_escape").decode(), text)
+    return plain(text)
 
 
 def print_table(rows: pa.RecordBatchReader, console: Console, limit: int = TABLE_ROWS) -> None:

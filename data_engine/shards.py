@@ -58,7 +58,7 @@ def read_provenance(store: Store, name: str) -> dict[str, Any] | None:
             except FileNotFoundError:
                 return None
         said = None if found is None else json.loads(found)
-    except (pa.ArrowInvalid, ValueError):
+    except (pa.ArrowInvalid, ValueError, RecursionError):
         return None
     return said if isinstance(said, dict) else None
 

@@ -46,4 +46,6 @@ def new_reporter() -> Reporter:
 
 
 def say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - the command line's own output
+    from data_engine.terminal_text import plain_lines
+
+    print(plain_lines(line), flush=True)  # noqa: T201 - the command line's own output
