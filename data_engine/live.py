@@ -110,23 +110,26 @@ def drivers(dataset: Dataset, mine: str | None = None) -> list[Driver]:
     return made
 
 
-def refuse_conflicts(dataset: Dataset, run_id: str, fingerprints: Mapping[str, str]) -> None:
-    """Raises DatasetError where a driver that lives runs one of these stages with another fingerprint.
+def others(dataset: Dataset, run_id: str, fingerprints: Mapping[str, str]) -> list[Driver]:
+    """The drivers that live, but this one. Raises DatasetError where one of them runs one of these stages with another
+    fingerprint.
 
     The two would replace each other's shards. With the same fingerprints both write the same rows, so
     whichever comes last changes nothing. To be called once the own live file is there: of two drivers that start
     at once, at least one then sees the other.
     """
-    for driver in drivers(dataset, run_id):
+    alive = [driver for driver in drivers(dataset, run_id) if not driver.gone]
+    for driver in alive:
         for name, stage in driver.stages.items():
             other = stage.get("fingerprint") if isinstance(stage, dict) else None
-            if not driver.gone and name in fingerprints and other != fingerprints[name]:
+            if name in fingerprints and other != fingerprints[name]:
                 raise DatasetError(
                     f"{driver.who} runs {name} on this data set now, by another recipe, code or weights "
                     f"(run {driver.run_id}, last seen {driver.age:.0f} s ago)",
                     "wait until it is done or stop it (fde status tells), or work on another data set; if it is "
                     f"gone for certain, remove {_name(driver.run_id)} from the data set's folder",
                 )
+    return alive
 
 
 def place() -> str:

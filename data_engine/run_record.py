@@ -102,10 +102,10 @@ class Run:
 @contextmanager
 def recorded(
     dataset: Dataset, run: Run, stages: Mapping[str, Stage], progress: Mapping[str, StageProgress]
-) -> Iterator[None]:
+) -> Iterator[list[live.Driver]]:
     """Keep the live file while the body runs, and write the run's record when it ends, however it does.
 
-    The stages are told and recorded under the keys of `stages`, which `progress` has too. Raises DatasetError before
+    Gives the other drivers that live. The stages are told and recorded under the keys of `stages`, which `progress` has too. Raises DatasetError before
     the body where another driver runs one of these stages with another fingerprint.
     """
     same = run.described()
@@ -119,14 +119,14 @@ def recorded(
     with ExitStack() as heart:
         heart.enter_context(live.beating(dataset, run.run_id, describe))
         try:
-            live.refuse_conflicts(dataset, run.run_id, {name: s.fingerprint for name, s in stages.items()})
+            alive = live.others(dataset, run.run_id, {name: s.fingerprint for name, s in stages.items()})
             bury(dataset, run.run_id)
         except FdeError:
             heart.close()
             live.forget(dataset, run.run_id)
             raise
         try:
-            yield
+            yield alive
             failed = any(stage.units_failed for stage in progress.values())
             ending = _INCOMPLETE if failed else _DONE
         except (KeyboardInterrupt, SystemExit):

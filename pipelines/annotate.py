@@ -10,6 +10,7 @@ from typing import Literal
 
 from data_engine.dataset import Dataset
 from data_engine.errors import IncompleteError
+from data_engine.fingerprint import digest
 from data_engine.recipe import Recipe
 from data_engine.retries import add_to
 from data_engine.run_record import Run, recorded
@@ -52,6 +53,7 @@ def annotate(
     reporter = reporter or Reporter()
     recipe = with_students(recipe, dataset, reporter.note)
     plan = make_plan(recipe, dataset)
+    plan.keep()
     again = add_to(plan, dataset)
     if again:
         reporter.note(f"{again} shards are made again because images failed in them (fde retry)")
@@ -73,11 +75,16 @@ def annotate(
     if plan.units:
         run = Run.begin("annotate", recipe, runner)
         reporter.run_id = run.run_id
-        with recorded(dataset, run, plan.stages, stages), reporter.shown(stages):
+        with recorded(dataset, run, plan.stages, stages) as others, reporter.shown(stages):
+            if others:
+                reporter.note(f"{others[0].who} works on this data set too: this run begins elsewhere in it")
+                _begin_elsewhere(plan, dataset, run.run_id)
             if runner == "inline":
                 run_inline(plan, reporter, hire)
             else:
                 run_on_ray(plan, dataset, reporter, address, hire)
+    else:
+        plan.flush()
     failed = sum(s.units_failed for s in stages.values())
     if failed:
         raise IncompleteError(
@@ -85,6 +92,13 @@ def annotate(
             "run the same command again: it tries only those",
         )
     return AnnotateSummary(list(stages.values()), time.monotonic() - clock, runner)
+
+
+def _begin_elsewhere(plan: Plan, dataset: Dataset, run_id: str) -> None:
+    """Turn every stage's list round to one shard, chosen by the run: two drivers seldom do the same unit then."""
+    first = dataset.shards[int(digest(run_id), 16) % len(dataset.shards)]
+    for stage in plan.stages.values():
+        stage.todo.sort(key=lambda shard: (shard < first, shard))
 
 
 def _progress(plan: Plan, dataset: Dataset) -> dict[str, StageProgress]:

@@ -13,16 +13,20 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_engine import live
 from data_engine.blanked import blanked
-from data_engine.dataset import Dataset
+from data_engine.dataset import Dataset, DatasetInfo
 from data_engine.errors import DatasetError, SpecialistError
 from data_engine.ingest.run import ingest
 from data_engine.recipe import Recipe
+from data_engine.runner.plan import Plan, Stage
 from data_engine.runner.progress import Reporter
 from data_engine.schema import RUNS
-from pipelines.annotate import annotate
+from data_engine.storage import Store
+from pipelines.annotate import _begin_elsewhere, annotate
 from pipelines.filter import filter_dataset
 from tests.test_runner_inline import ask, part, recipe
 from tests.toy_sources import write_pictures
@@ -133,6 +137,23 @@ def test_two_drivers_of_one_recipe_work_side_by_side(dataset):
     assert errors == []
     assert ask(dataset, "SELECT count(*), count(DISTINCT annotation_id) FROM annotations") == [(24, 24)]
     assert ask(dataset, "SELECT count(DISTINCT run_id), any_value(status) FROM runs") == [(2, "done")]
+
+
+@given(shards=st.integers(1, 50), share=st.floats(0, 1), run_id=st.text(max_size=20))
+def test_a_second_driver_begins_elsewhere_and_leaves_nothing_out(shards, share, run_id):
+    info = DatasetInfo("0", "s", "folder", "0", shards, shards, 1, False, [], "0")
+    dataset = Dataset(Store("/nowhere"), info)
+    some = dataset.shards[: round(share * shards)]
+    stages = {
+        name: Stage(name, part("Numbers"), "", list(todo), 0, 0)
+        for name, todo in {"a": dataset.shards, "b": some}.items()
+    }
+    _begin_elsewhere(Plan(stages), dataset, run_id)
+    assert sorted(stages["a"].todo) == dataset.shards and sorted(stages["b"].todo) == some
+    order = {shard: place for place, shard in enumerate(stages["a"].todo)}
+    assert stages["b"].todo == sorted(
+        some, key=order.__getitem__
+    )  # what needs a shard comes in the same order
 
 
 def test_a_driver_that_is_gone_becomes_a_record_and_stops_nobody(dataset):
