@@ -26,6 +26,13 @@ from tests.toy_sources import write_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "0123456789abcdef" * 4
+PATIENT = {
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+    "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "200",
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_agent_register_timeout_ms": "300000",
+}
+"""On a busy machine, what makes up a head node takes minutes to start."""
 
 RECIPE = """
 name: mine
@@ -160,7 +167,7 @@ def cluster() -> Iterator[str]:
     environment = {
         **os.environ,
         "RAY_AUTH_MODE": "token",
-        "RAY_raylet_start_wait_time_s": "180",
+        **PATIENT,
         "RAY_AUTH_TOKEN": TOKEN,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
