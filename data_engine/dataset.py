@@ -6,6 +6,7 @@ annotations/<source>/00000.parquet   what one specialist (or the imported labels
 verdicts/<round>/00000.parquet    each annotation's fate
 failures/<stage>/00000.parquet    what could not be used, and why
 runs/<run id>.parquet             one row per stage of each run
+ledger/                           what drivers remember of finished shards (data_engine.ledger); may be deleted
 models/<round>/                   the student of a round of refinement
 rounds/<round>/                   what its labels are worth, and whether they are used (docs/refine.md)
 """
@@ -16,6 +17,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +26,7 @@ import pyarrow.compute as pc
 from data_engine.errors import DatasetError, NewerFormatError
 from data_engine.schema import ANNOTATIONS, FAILURES, FORMAT_VERSION, RUNS
 from data_engine.shards import iter_batches, read_table, shard_name, write_shard
-from data_engine.storage import Store
+from data_engine.storage import Stamp, Store
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """Names of stages become folder names: nothing that could leave the data set's folder."""
@@ -106,8 +108,9 @@ class Dataset:
         store.write_bytes("dataset.json", (json.dumps(asdict(info), indent=2) + "\n").encode())
         return cls(store, info)
 
-    @property
+    @cached_property
     def shards(self) -> list[str]:
+        """The names of all shards, in order."""
         return [shard_name(i) for i in range(self.info.shards)]
 
     def images_in(self, shard: str) -> int:
@@ -146,8 +149,8 @@ class Dataset:
 
     def write_annotations(
         self, source: str, shard: str, table: pa.Table, provenance: Mapping[str, Any]
-    ) -> None:
-        write_shard(self.store, f"annotations/{source}/{shard}.parquet", table, ANNOTATIONS, provenance)
+    ) -> Stamp:
+        return write_shard(self.store, f"annotations/{source}/{shard}.parquet", table, ANNOTATIONS, provenance)
 
     def write_failures(self, stage: str, shard: str, rows: list[dict[str, Any]]) -> None:
         """Replace a stage's failures for one shard; none means that no file stays."""

@@ -79,10 +79,13 @@ def annotate(
             if others:
                 reporter.note(f"{others[0].who} works on this data set too: this run begins elsewhere in it")
                 _begin_elsewhere(plan, dataset, run.run_id)
-            if runner == "inline":
-                run_inline(plan, reporter, hire)
-            else:
-                run_on_ray(plan, dataset, reporter, address, hire)
+            try:
+                if runner == "inline":
+                    run_inline(plan, reporter, hire)
+                else:
+                    run_on_ray(plan, dataset, reporter, address, hire)
+            finally:
+                plan.flush()
     else:
         plan.flush()
     failed = sum(s.units_failed for s in stages.values())
