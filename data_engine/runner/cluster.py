@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from data_engine.errors import ClusterError, MissingPackageError
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+_HEAD_SECONDS = 3.0
+_HEAD_PATIENCE = 25.0
 
 
 def connect(address: str | None) -> tuple[ModuleType, bool]:
@@ -21,9 +25,8 @@ def connect(address: str | None) -> tuple[ModuleType, bool]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     where = address or os.environ.get("RAY_ADDRESS")
-    if where and where != "local" and _has_token():
-        # Ray 2.60 turns this on by itself for the cluster it starts, but not for one that it joins.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if where and where != "local":
+        offer_token()
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -39,7 +42,7 @@ def connect(address: str | None) -> tuple[ModuleType, bool]:
             ray.init(
                 address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
             )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray says with a bare Exception that a node did not start in time
         raise ClusterError(
             f"cannot reach the Ray cluster at {where or 'this machine'}: {' '.join(str(error).split())[:300]}",
             "check --address, RAY_ADDRESS, and RAY_AUTH_TOKEN where the cluster wants one; or use --runner inline",
@@ -47,16 +50,59 @@ def connect(address: str | None) -> tuple[ModuleType, bool]:
     return ray, True
 
 
-def _has_token() -> bool:
-    return bool(
+def request_room(bundles: list[dict[str, float]]) -> None:
+    """Ask the cluster's autoscaler, where there is one, for nodes that hold all these at once; [] withdraws it."""
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=bundles)
+
+
+class HeadWatch:
+    """Looks every few seconds whether the cluster's head still answers.
+
+    Ray's own client ends the whole process, without an exception, a minute after it lost the head; so that must
+    be noticed before, and nothing may be asked of Ray afterwards.
+    """
+
+    def __init__(self, ray: ModuleType) -> None:
+        self._address: str = ray.get_runtime_context().gcs_address
+        self._asked = self._answered = time.monotonic()
+        self.lost = False
+
+    def check(self) -> None:
+        """Raises ClusterError where the head has not answered for half a minute."""
+        now = time.monotonic()
+        if now - self._asked < _HEAD_SECONDS:
+            return
+        try:
+            _check_reachable(self._address, timeout=_HEAD_SECONDS)
+        except OSError as error:
+            self.lost = time.monotonic() - self._answered > _HEAD_PATIENCE
+            if self.lost:
+                raise ClusterError(
+                    f"the head of the Ray cluster at {self._address} does not answer any more: {error}",
+                    "finished shards are kept: run the same command again when the cluster is back",
+                ) from error
+        else:
+            self._answered = time.monotonic()
+        self._asked = time.monotonic()
+
+
+def offer_token() -> None:
+    """Let Ray show the user's token, if there is one, to a cluster that it does not start itself.
+
+    Ray 2.60 turns this on by itself for the cluster it starts, but not for one that it joins.
+    """
+    if (
         os.environ.get("RAY_AUTH_TOKEN")
         or os.environ.get("RAY_AUTH_TOKEN_PATH")
         or (Path.home() / ".ray" / "auth_token").is_file()
-    )
+    ):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def _check_reachable(address: str) -> None:
+def _check_reachable(address: str, timeout: float = 10) -> None:
     """Ray's own client ends the whole process where nobody listens; this raises OSError instead."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout).close()

@@ -2,34 +2,86 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
-from data_engine.errors import DatasetError
-from data_engine.runner.plan import Hire, Plan
+from data_engine.errors import DatasetError, SpecialistError
+from data_engine.runner.plan import Hire, Plan, Stage, Unit
 from data_engine.runner.progress import Reporter
+from data_engine.runner.work import Done
 
 
 def run_inline(plan: Plan, reporter: Reporter, hire: Hire) -> None:
     """Do every unit of the plan. What a specialist cannot survive ends this process too: use Ray for that."""
     failed: set[tuple[str, str]] = set()
     for stage in plan.stages.values():
-        progress = reporter.stages[stage.name]
-        if not stage.todo:
-            continue
+        if stage.todo:
+            with _environment(stage):
+                _run_stage(plan, stage, reporter, hire, failed)
+
+
+def _run_stage(
+    plan: Plan, stage: Stage, reporter: Reporter, hire: Hire, failed: set[tuple[str, str]]
+) -> None:
+    progress = reporter.stages[stage.name]
+
+    def give_up(shard: str, why: str) -> None:
+        failed.add((stage.name, shard))
+        progress.units_failed += 1
+        progress.failed[shard] = why
+
+    begun = time.monotonic()
+    progress.actors = 1
+    try:
         worker = hire(stage)()
         worker.load()
         progress.started = time.monotonic()
         for shard in stage.todo:
-            if any((need, shard) in failed for need in stage.needs):
-                failed.add((stage.name, shard))
-                progress.units_failed += 1
+            missing = next((need for need in stage.needs if (need, shard) in failed), None)
+            if missing is not None:
+                give_up(shard, f"it needs {missing}")
                 continue
+            progress.begin(shard)
+            since = time.monotonic()
             try:
                 for event in worker.run(shard):
+                    if isinstance(event, Done):
+                        event = replace(event, seconds=time.monotonic() - since)
+                        progress.end(shard, done=True)
+                        plan.finished(Unit(stage.name, shard), event.stamp)
                     progress.count(event)
                     reporter.tick()
             except DatasetError as error:
                 # A damaged input shard costs its own units; the rest of the data set is still served.
-                reporter.note(f"{stage.name} {shard}: {error.message}; {error.hint}")
-                failed.add((stage.name, shard))
-                progress.units_failed += 1
+                why = f"{error.message}; {error.hint}"
+                reporter.note(f"{stage.name} {shard}: {why}")
+                progress.end(shard, done=False)
+                give_up(shard, why)
+    finally:
+        progress.actors = 0
+        progress.actor_seconds += time.monotonic() - begun
+
+
+@contextmanager
+def _environment(stage: Stage) -> Iterator[None]:
+    """The variables of a stage's `runtime_env`. Raises SpecialistError where it names packages or files."""
+    more = sorted(set(stage.part.runtime_env) - {"env_vars", "config"})
+    if more:
+        raise SpecialistError(
+            f"{stage.called} has a runtime_env with {', '.join(more)}, which only Ray can set up",
+            "use --runner ray",
+        )
+    variables = stage.part.runtime_env.get("env_vars", {})
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -20,6 +20,7 @@ from data_engine.recipe import SpecialistPart
 from data_engine.runner.pictures import Picture, read_pictures, unread_pictures
 from data_engine.schema import ANNOTATIONS
 from data_engine.specialist import Specialist
+from data_engine.storage import Stamp
 
 _REPORT_SECONDS = 0.5
 
@@ -38,12 +39,15 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A unit's output is in place. `result` is what its worker has to say of it, where it says anything."""
+    """A unit's output is in place. `result` is what its worker has to say of it, where it says anything, `stamp` what
+    a listing shows of its file, and `seconds` how long it took, which the runner fills in."""
 
     images: int
     failures: int
     annotations: int
     result: dict[str, Any] | None = None
+    seconds: float = 0.0
+    stamp: Stamp | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +123,15 @@ class Worker:
         provenance = {
             "stage": self.name,
             "fingerprint": self.fingerprint,
-            "recipe": self.part.model_dump(),
+            "recipe": described(self.part),
             "images": seen,
             "rows": table.num_rows,
             "failures": len(failures),
             "version": __version__,
         }
-        self.dataset.write_annotations(self.name, shard, table, provenance)
+        stamp = self.dataset.write_annotations(self.name, shard, table, provenance)
         yield Beat(seen - told_images, len(failures) - told_failures, seen)
-        yield Done(seen, len(failures), table.num_rows)
+        yield Done(seen, len(failures), table.num_rows, stamp=stamp)
 
     def _pictures(self, shard: str, careful: Careful | None) -> Iterator[list[Picture]]:
         if not getattr(self.specialist, "needs_pixels", True):
@@ -200,6 +204,15 @@ class Worker:
             "reason": storable(str(error.reason))[:100],
             "message": storable(str(error.message))[:_MESSAGE],
         }
+
+
+def described(part: SpecialistPart) -> dict[str, Any]:
+    """A specialist's settings as they may be stored: of its environment's variables only the names, for their
+    values may be secrets."""
+    settings = part.model_dump()
+    if "env_vars" in part.runtime_env:
+        settings["runtime_env"] = {**part.runtime_env, "env_vars": sorted(part.runtime_env["env_vars"])}
+    return settings
 
 
 def _by_reason(errors: Sequence[ImageError], said: int) -> Iterator[ImageError]:
