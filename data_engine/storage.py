@@ -32,6 +32,9 @@ from data_engine.remote import is_object_store, open_store, put
 _STALE_SECONDS = 24 * 3600
 _SPOOL_BYTES = 64 << 20
 
+AHEAD_BYTES = 4 << 20
+"""What is read at a time of a file that is read from its start to its end: each read is a request to a store."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stamp:

@@ -8,6 +8,7 @@ unsaid      the server does what was asked, and the connection is closed instead
 cut         half of the answer's body arrives
 500, 503    InternalError and SlowDown, as S3 says them
 stale       an older answer to the same listing, where there is one
+outage      as `refuse`, of everything for some seconds, from the requests of given numbers on
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import http.client
 import random
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +35,7 @@ class Proxy:
     """`address` is where clients go; `faults` counts what was done to them, `requests` all that they asked.
 
     `rate` is the share of requests that meet a fault, `kinds` the faults among which is chosen, evenly.
+    `outages` are numbers of requests at which the server is away for `outage_seconds`.
     """
 
     def __init__(self, upstream: str, rate: float, seed: int, kinds: tuple[str, ...] = KINDS) -> None:
@@ -42,12 +45,20 @@ class Proxy:
         self.faults: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
         self.asked: list[str] = []
+        self.outages: list[int] = []
+        self.outage_seconds = 0.0
+        self._away_until = 0.0
         self._random = random.Random(seed)
         self._listings: dict[str, list[tuple[int, list[tuple[str, str]], bytes]]] = {}
         self._lock = threading.Lock()
 
     def fault(self, listing: bool, has_body: bool) -> str:
         with self._lock:
+            if self.outages and self.requests.total() >= self.outages[0]:
+                self.outages.pop(0)
+                self._away_until = time.monotonic() + self.outage_seconds
+            if time.monotonic() < self._away_until:
+                return "outage"
             if self._random.random() >= self.rate:
                 return ""
             possible = [
@@ -123,7 +134,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             proxy.requests[self.command] += 1
             proxy.asked.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
             fault = proxy.fault(listing, len(body) > 1)
-            if fault == "refuse":
+            if fault in ("refuse", "outage"):
                 proxy.happened(fault)
                 self._cut()
                 return

@@ -21,7 +21,7 @@ from data_engine.image import ImageInfo
 from data_engine.ingest.item import Item, Unit
 from data_engine.ingest.listing import join, kind, missing
 from data_engine.scenes.write import FORMAT, GENERATOR, MANIFEST, TRUTH, from_dicts
-from data_engine.storage import resolve
+from data_engine.storage import AHEAD_BYTES, resolve
 
 NAME = "scenes"
 
@@ -119,6 +119,6 @@ def _opened(source: str, name: str) -> io.BufferedReader:
     where = join(source, name)
     filesystem, path = resolve(where)
     try:
-        return io.BufferedReader(filesystem.open_input_file(path))
+        return io.BufferedReader(filesystem.open_input_file(path), AHEAD_BYTES)
     except OSError as error:
         raise SourceError(f"cannot read {where}: {error}", "make the scenes again") from error

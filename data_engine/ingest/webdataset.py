@@ -32,7 +32,7 @@ from data_engine.image import SUFFIXES, ImageInfo
 from data_engine.image_bytes import MAX_BYTES
 from data_engine.ingest.item import Item, Unit
 from data_engine.ingest.listing import LOOKED_AT, join, kind, select, walk
-from data_engine.storage import resolve
+from data_engine.storage import AHEAD_BYTES, resolve
 
 NAME = "webdataset"
 
@@ -140,7 +140,7 @@ def _members(uri: str, tar: str) -> Iterator[_Member | Item]:
     filesystem, path = resolve(uri)
     where = "at its start"
     try:
-        with filesystem.open_input_file(path) as file:
+        with io.BufferedReader(filesystem.open_input_file(path), AHEAD_BYTES) as file:
             archive = tarfile.open(fileobj=_HeaderReads(file), mode="r:")  # noqa: SIM115 - the file is closed
             end = 0
             while (member := archive.next()) is not None:
