@@ -50,7 +50,7 @@ def _by_content(value: Any, cache: dict[str, str]) -> Any:
 def specialist_fingerprints(recipe: Recipe, dataset: Dataset) -> dict[str, str]:
     """One fingerprint per specialist: its `use`, `args` and code, its weights' bytes, and its inputs'.
 
-    How a specialist is run (actors, cpus, gpus) changes nothing. `batch` does count: padding and
+    How a specialist is run (actors, cpus, runtime_env and so on) changes nothing. `batch` does count: padding and
     floating-point order differ with it.
     """
     cache: dict[str, str] = {}
