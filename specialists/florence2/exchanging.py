@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from specialists.florence2.continuing import Begun, continued
 from specialists.florence2.likelihood import told
 from specialists.florence2.model import Florence2Model
 from specialists.florence2.teacher_forcing import Asked, Likely
@@ -26,8 +27,8 @@ _QUOTED = re.compile(r'"[^"]*(?:"|$)')
 _LOOKED_AT = 3
 """Words of a text that are tried at one time: the most doubted ones."""
 
-_TOKENS = 8
-"""Tokens that are written in the place of one word at most."""
+_TOKENS = 10
+"""Tokens that are written in the place of one word, or of one and its article, at most."""
 
 
 class Text(NamedTuple):
@@ -125,34 +126,16 @@ def _written(
     model: Florence2Model, features: torch.Tensor, texts: Sequence[Text], places: Sequence[_Place], batch: int
 ) -> list[str]:
     """What the model writes at each place, as many words as stand there; empty where it comes to no end."""
-    done: list[str | None] = [None] * len(places)
-    tokens = [list(place.before) for place in places]
-    pad = model.tokenizer.pad_token_id
-    wanted = [len(texts[p.text].words[p.start : p.end].split()) for p in places]
-    for _ in range(_TOKENS * max(wanted, default=0)):
-        open_ = [i for i, words in enumerate(done) if words is None]
-        if not open_:
-            break
-        asked = [
-            Asked(texts[places[i].text].image, texts[places[i].text].prompt, (*tokens[i], pad)) for i in open_
-        ]
-        for i, likely in zip(open_, model.likelihoods(features, asked, batch), strict=True):
-            tokens[i].append(int(likely.choice[-1]))
-            words = _whole_words(model, tokens[i][len(places[i].before) :], wanted[i])
-            if words is not None or len(tokens[i]) >= model.positions - 1:
-                done[i] = words or ""
-    return [words or "" for words in done]
-
-
-def _whole_words(model: Florence2Model, ids: Sequence[int], wanted: int) -> str | None:
-    """The words that tokens spell, once a token has followed that belongs to none of them; None before."""
-    text: str = model.tokenizer.decode(ids[:-1], skip_special_tokens=True).strip()
-    if ids[-1] == model.tokenizer.eos_token_id:
-        return text
-    more = model.tokenizer.decode(ids, skip_special_tokens=True).strip()
-    if len(text.split()) < wanted or re.match(r"[\w'’-]", more[len(text) :]):
-        return None
-    return text
+    begun = [
+        Begun(
+            texts[place.text].image,
+            texts[place.text].prompt,
+            place.before,
+            len(texts[place.text].words[place.start : place.end].split()),
+        )
+        for place in places
+    ]
+    return continued(model, features, begun, _TOKENS, batch)
 
 
 def _with(text: Text, place: _Place, words: str) -> Text:
