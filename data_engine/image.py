@@ -26,6 +26,12 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff"}
 MAX_PIXELS = 89_478_485
 """Pillow's own decompression-bomb limit: 256 MiB of RGB. Its warning above it is our refusal."""
 
+MAX_SCANS = 64
+"""Of a JPEG, which is decoded anew for each: a camera's has one, a progressive one about ten. Twenty bytes are
+enough for another, so that a file of a megabyte could take hours."""
+
+_SCAN = b"\xff\xda"
+
 _open = PIL.Image.open
 """Bound here, before a model library can put its own in its place (ultralytics does)."""
 
@@ -124,6 +130,8 @@ def _opened(data: bytes) -> PIL.Image.Image:
         raise ImageError("corrupt", f"unreadable header: {type(error).__name__}: {error}") from error
     if image.width * image.height > MAX_PIXELS:
         raise ImageError("too_large", f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+    if image.format in ("JPEG", "MPO") and (scans := data.count(_SCAN)) > MAX_SCANS:
+        raise ImageError("too_large", f"a JPEG of {scans:,} scans, more than {MAX_SCANS}")
     if image.width == 0 or image.height == 0:
         raise ImageError("corrupt", f"{image.width} x {image.height} pixels")
     return image

@@ -38,8 +38,9 @@ NAME = "parquet"
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "bytes")
 _TEXT_NAMES = ("caption", "captions", "text", "TEXT", "alt_text", "alt")
-_ROWS = 16
-"""Rows in memory at a time, with their images."""
+_ROWS = 1
+"""Rows in memory at a time. One value of a file's dictionary may stand in every row: sixteen rows of a file of a
+kilobyte can be as many gigabytes. Read one by one they cost a tenth of a millisecond each."""
 
 
 def detect(source: str) -> bool:

@@ -153,7 +153,7 @@ def _looked_at(items: Iterable[Item], pool: Executor, reader: ByteReader, worker
     held = 0
     try:
         for item in items:
-            size = item.length or 0
+            size = item.length or len(item.data or b"")
             while waiting and (len(waiting) >= workers * 4 or held + size > _AHEAD_BYTES):
                 future, freed = waiting.popleft()
                 held -= freed
@@ -182,7 +182,8 @@ def _look(item: Item, reader: ByteReader) -> _Seen:
         seen.length = len(data)
         seen.info = inspect(data)
     except ImageError as error:
-        seen.errors.append(error)
+        # Without its traceback, whose frames would keep the bytes of a thousand bad images until they are staged.
+        seen.errors.append(ImageError(error.reason, error.message))
         return seen
     if item.labels is not None:
         try:

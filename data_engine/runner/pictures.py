@@ -84,7 +84,8 @@ def read_pictures(
                 raise ImageError("changed", "the file is not the one that was ingested: its bytes differ")
             image = Image(row["image_id"], decode(data))
         except ImageError as caught:
-            error = caught
+            # Without its traceback, whose frames keep the image's bytes.
+            error = ImageError(caught.reason, caught.message)
         return Picture(row["image_id"], row["keys"][0], row["uri"], image, error)
 
     with (
