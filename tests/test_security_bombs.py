@@ -142,6 +142,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 def test_a_parquet_file_whose_dictionary_fills_every_row(tmp_path: Path) -> None:
     """A kilobyte that spells 32 images of 16 MiB: one of them is in memory at a time."""
     size, count = 16 << 20, 32
