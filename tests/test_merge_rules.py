@@ -286,6 +286,41 @@ def test_phrases_go_with_a_text_that_was_chosen_where_its_words_are_there():
     assert doubted == [noisy["annotation_id"][1].as_py()]
 
 
+def test_the_students_name_is_what_it_says_of_the_box():
+    noisy = table("noisy", [region("cup", 0, 0, 20, 20)])
+    thing = region("cup", 0, 0, 20, 20, score=0.81)
+    name = Annotation("region", "star", "phrase", thing, box=(0, 0, 20, 20), score=0.25)
+    weaker = Annotation("region", "key", "phrase", thing, box=(0, 0, 20, 20), score=0.1)
+    alone = region("hat", 30, 30, 40, 40, score=0.6)
+    student = table("student", [thing, name, weaker, alone])
+    doubt = likelihoods((noisy, 0, "named", 0.01))
+    found, doubted = outcome(noisy, student, doubt)
+    assert found == [
+        ("added", "region", "phrase", "hat", (30, 30, 40, 40)),
+        ("renamed", "region", "phrase", "star", (0, 0, 20, 20)),
+    ]
+    assert not doubted
+    # Its score is of both: the mean that suits probabilities.
+    found, _ = outcome(table("noisy", [region("box", 50, 50, 60, 60)]), student, add_above=0.44)
+    assert ("added", "region", "phrase", "star", (0, 0, 20, 20)) in found
+    found, _ = outcome(table("noisy", [region("box", 50, 50, 60, 60)]), student, add_above=0.46)
+    assert ("added", "region", "phrase", "star", (0, 0, 20, 20)) not in found
+
+
+def test_of_several_sources_of_a_student_the_text_of_the_one_named_first_is_taken():
+    noisy = table("noisy", [text("a red star and a cup")])
+    own = table("student", [text("two keys", score=0.9)])
+    mended = table("mended", [text("a blue star and a cup", score=0.4)])
+    doubt = likelihoods((noisy, 0, "told", 0.01), (mended, 0, "told", 0.4))
+    for order, chosen in (
+        (["mended", "student"], "a blue star and a cup"),
+        (["student", "mended"], "two keys"),
+    ):
+        answer = Merge(["noisy"], order, "doubt")([IMAGE], pa.concat_tables([noisy, own, mended, doubt]))[0]
+        rows = [row for row in answer if isinstance(row, Annotation) and row.kind == "text"]
+        assert [row.text for row in rows] == [chosen]
+
+
 def test_very_many_boxes_are_held_against_each_other_in_bounded_numbers():
     boxes = [(x, y, x + 1.5, y + 1.5) for x in range(40) for y in range(40)]
     noisy = table("noisy", [region("cup", *b) for b in boxes])
