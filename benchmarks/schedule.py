@@ -24,7 +24,6 @@ from data_engine.runner.pool import RayRun
 from data_engine.runner.progress import Reporter, StageProgress
 from data_engine.runner.work import Beat, Done
 from data_engine.shards import shard_name
-from tests.simulated_cluster import SimulatedRay, StubWorker
 
 STAGES = 2
 DATASET = SimpleNamespace(images_in=lambda shard: 1)
@@ -57,12 +56,23 @@ def plan_of(shards: int, actors: int, cpus: float) -> tuple[Plan, Reporter]:
 
 
 def simulated(shards: int, seconds: float, actors: int) -> None:
+    # Not above: it imports Ray, which must not be there before the real part says how to authenticate.
+    from tests.simulated_cluster import SimulatedRay, StubWorker
+
     plan, reporter = plan_of(shards, actors // STAGES, 1)
     ray = SimulatedRay()
     for number in range(max(1, actors // 64)):
         ray.add_node(f"node{number}", CPU=max(64.0, 1.0 * actors))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run = RayRun(ray, plan, DATASET, reporter, lambda stage: partial(StubWorker, seconds), clock=ray)
+    run = RayRun(
+        ray,
+        plan,
+        DATASET,
+        reporter,
+        lambda stage: partial(StubWorker, seconds),
+        clock=ray,
+        ask_for=ray.ask_for,
+    )
     run.execute()
     units = STAGES * shards
     assert sum(progress.units_done for progress in reporter.stages.values()) == units
@@ -102,7 +112,7 @@ def main() -> None:
     parser.add_argument("--real", type=int, default=2000)
     parser.add_argument("--real-actors", type=int, default=4)
     options = parser.parse_args()
-    if len(options.actors) > 1:
+    if options.real or len(options.actors) > 1:
         # Each in a process of its own: the peak of memory is the process's.
         for count in options.actors:
             command = [sys.executable, __file__, "--actors", str(count), "--real", "0"]
