@@ -225,12 +225,14 @@ def test_a_job_on_a_real_cluster(cluster, mine, tmp_path):
     while not Dataset.open(str(tmp_path / "ds2")).store.files("live", ".json"):
         time.sleep(0.5)
     follower = subprocess.Popen(
-        [sys.executable, "-m", "pipelines", "jobs", "logs", "-f", job, "--address", cluster],
-        cwd=ROOT, env={**os.environ, "RAY_AUTH_TOKEN": TOKEN}, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "pipelines", "jobs", "logs", "-f", job, "--address", cluster], cwd=ROOT,
+        env={**os.environ, "RAY_AUTH_TOKEN": TOKEN}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(5)
+    assert follower.stdout is not None
+    assert follower.stdout.readline()  # it follows by now
     follower.send_signal(signal.SIGINT)
-    assert f"the job goes on; follow it: fde jobs logs -f {job}" in follower.communicate(timeout=60)[1]
+    assert f"the job goes on; follow it: fde jobs logs -f {job}" in follower.communicate()[1]
+    assert follower.returncode == 130
     assert f"{job}  running" in fde(cluster, "jobs", "list").stdout
     assert "is being stopped" in fde(cluster, "jobs", "stop", job).stdout
     assert fde(cluster, "jobs", "logs", "-f", job).returncode == 130
