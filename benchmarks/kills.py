@@ -80,7 +80,7 @@ def prepare(folder: Path, images: int, pause: float) -> Job:
     recipe = folder / "kills.yaml"
     for name, wait in (("calm", 0.0), ("dataset", pause)):
         ingest(str(folder / "scenes"), str(folder / name), shard_size=SHARD)
-        recipe.write_text(RECIPE.format(pause=wait))
+        recipe.write_text(RECIPE.format(pause=wait / SHARD))
         if name == "calm":
             annotate = [sys.executable, "-m", "pipelines", "annotate", str(folder / name), "-r", str(recipe)]
             subprocess.run([*annotate, "--runner", "inline"], cwd=ROOT, check=True, capture_output=True)

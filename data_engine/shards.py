@@ -11,7 +11,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_engine.errors import DatasetError
+from data_engine.errors import DatasetError, StorageError
 from data_engine.schema import FORMAT_VERSION
 from data_engine.storage import Stamp, Store, storage_errors
 
@@ -89,8 +89,18 @@ def iter_batches(
 ) -> Iterator[pa.RecordBatch]:
     """A shard in pieces of at most `rows`, so that embedded images never all lie in memory."""
     hint = "restore it from the source, or ingest again"
-    with _damage_told(store, name, hint), store.open(name) as file:
+    with _damage_told(store, name, hint), _present(store, name, hint) as file:
         yield from pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=rows, columns=columns)
+
+
+def _present(store: Store, name: str, hint: str) -> pa.NativeFile:
+    """The open file. Raises DatasetError where it is gone: that costs the shard's own units, not a whole run."""
+    try:
+        return store.open(name)
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise DatasetError(f"the shard {store.path(name)} is gone", hint) from error
+        raise
 
 
 @contextmanager

@@ -24,8 +24,10 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.fs
 
+from data_engine.blanked import blanked
 from data_engine.confined import confined
 from data_engine.errors import StorageError
+from data_engine.literal_secrets import HINT, secret_in_url
 from data_engine.patience import patiently
 from data_engine.remote import is_object_store, open_store, put
 
@@ -64,10 +66,13 @@ def resolve(url: str) -> tuple[pa.fs.FileSystem, str]:
     """The filesystem of a URL and the path in it.
 
     pyarrow's own filesystems come first (s3, gs, hdfs, ...), then whatever fsspec knows.
-    Raises StorageError for an unknown scheme.
+    Raises StorageError for an unknown scheme, and for a URL that holds a secret.
     """
     if is_local(url):
         return pa.fs.LocalFileSystem(), str(local_path(url))
+    if secret := secret_in_url(url):
+        shown = blanked(url.partition("?")[0])
+        raise StorageError(f"{shown}: {secret} would be stored with everything that is read from it", HINT)
     return open_store(url)
 
 
@@ -220,9 +225,13 @@ class Store:
         folder = Path(self.root) / ".tmp"
         if not folder.is_dir() or folder.is_symlink():  # what a link leads to is not ours to empty
             return
+        try:
+            now = _time_of(folder)
+        except OSError:
+            return  # a full or read-only disk: the command itself will say so
         for left in folder.iterdir():
             with contextlib.suppress(OSError):
-                if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                if now - left.stat().st_mtime > _STALE_SECONDS:
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def _sweep_remote(self) -> None:
@@ -242,7 +251,29 @@ class Store:
                 os.fsync(stream.fileno())
                 facts = os.fstat(stream.fileno())
             temporary.replace(target)
+            _sync_folder(target.parent)
             return Stamp(facts.st_size, facts.st_mtime_ns)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _time_of(folder: Path) -> float:
+    """The time by which a folder's files are dated. A clock of ours that is a day ahead would else sweep away
+    what another driver is just writing."""
+    probe = folder / uuid.uuid4().hex
+    probe.touch()
+    try:
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut. Some network file systems cannot, and say so."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)

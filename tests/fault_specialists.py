@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
+import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
@@ -11,6 +15,7 @@ import pyarrow.compute as pc
 from data_engine.annotation import Annotation
 from data_engine.errors import ImageError
 from specialists.noise import Noise
+from tests.toy_sources import number_of
 
 VERSION = 1
 
@@ -27,19 +32,19 @@ def note(name: str, images) -> None:
 
 
 class Looks:
-    """Each image's mean colour, as a text and a region; refuses one image in sixteen."""
+    """Each image's mean colour, as a text and a region; refuses one image in sixteen. `pause` is per image."""
 
     def __init__(self, pause: float = 0.0):
         self.pause = pause
 
     def __call__(self, images, said):
         note("looks", images)
-        time.sleep(self.pause)
+        time.sleep(self.pause * len(images))
         return [self._one(image) for image in images]
 
     def _one(self, image):
         if image.image_id.startswith("0"):
-            return ImageError("too_odd", f"its id is {image.image_id}")
+            raise ImageError("too_odd", f"its id is {image.image_id}")
         red, green, blue = image.pixels.reshape(-1, 3).mean(axis=0)
         box = (0, 0, image.width, image.height)
         return [
@@ -57,7 +62,7 @@ class Distorts(Noise):
 
     def __call__(self, images, said):
         note("distorts", images)
-        time.sleep(self.pause)
+        time.sleep(self.pause * len(images))
         return super().__call__(images, said)
 
 
@@ -71,10 +76,64 @@ class Counts:
 
     def __call__(self, images, said):
         note("counts", images)
-        time.sleep(self.pause)
+        time.sleep(self.pause * len(images))
         answers = []
         for image in images:
             ids = said.filter(pc.equal(said["image_id"], image.image_id))["annotation_id"]
             least = pc.min(ids).as_py()
             answers.append([Annotation("text", f"{len(ids)} statements from {least}", "brief")])
         return answers
+
+
+class Unhappy:
+    """Looks, but in a process that meets with something on images whose number is in `on`.
+
+    `how`: raise, segfault, kill, exit, hang. With a `mark`, a file, only until that file is there, which it makes.
+    """
+
+    def __init__(self, how: str, on=(), mark: str = ""):
+        self.how = how
+        self.on = set(on)
+        self.mark = Path(mark) if mark else None
+        self.looks = Looks()
+
+    def __call__(self, images, said):
+        met = [image for image in images if number_of(image.pixels) in self.on]
+        if met and (self.mark is None or not self.mark.exists()):
+            if self.mark is not None:
+                self.mark.touch()
+            self._meet()
+        return self.looks(images, said)
+
+    def _meet(self):
+        match self.how:
+            case "raise":
+                raise KeyError("a defect in the specialist")
+            case "segfault":
+                ctypes.string_at(0)
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "exit":
+                os._exit(3)
+            case "hang":
+                time.sleep(3600)
+
+
+class Hungry:
+    """Looks, with `mib` of memory per image, in a process that may take `limit` MiB more than it begins with.
+
+    Memory is really asked for and really refused; images whose number is in `on` take ten times as much.
+    """
+
+    def __init__(self, mib: int, limit: int, on=()):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        bound = pages * resource.getpagesize() + (limit << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+        self.mib = mib
+        self.on = set(on)
+        self.looks = Looks()
+
+    def __call__(self, images, said):
+        wanted = sum(self.mib * (10 if number_of(image.pixels) in self.on else 1) for image in images)
+        np.ones(wanted << 20, np.uint8)
+        return self.looks(images, said)

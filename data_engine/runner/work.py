@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 
 from data_engine import __version__
 from data_engine.annotation import Annotation, AnnotationRows, storable
+from data_engine.blanked import blanked
 from data_engine.dataset import Dataset
 from data_engine.entry_point import add_import_folder, load
-from data_engine.errors import FdeError, ImageError, SpecialistError
+from data_engine.errors import DatasetError, FdeError, ImageError, SpecialistError
 from data_engine.image import Image
 from data_engine.recipe import SpecialistPart
 from data_engine.runner.pictures import Picture, read_pictures, unread_pictures
@@ -23,6 +24,9 @@ from data_engine.specialist import Specialist
 from data_engine.storage import Stamp
 
 _REPORT_SECONDS = 0.5
+
+_OUT_OF_REACH = frozenset({"missing", "unreadable"})
+"""Reasons that say nothing of an image where all of a shard's have them."""
 
 _MESSAGE = 2_000
 """Characters of a failure's message: it may quote what a model said."""
@@ -117,6 +121,13 @@ class Worker:
                 f"specialists.{self.name} failed on every image of shard {shard}: {failures[-1]['message']}",
                 "mend the specialist or its args; nothing was written for this shard",
             )
+        if seen > 1 and not tried and {failure["reason"] for failure in failures} <= _OUT_OF_REACH:
+            # A disk that is not mounted or a store that is gone must not be written down image by image.
+            raise DatasetError(
+                f"no image of shard {shard} can be read: {failures[-1]['message']}",
+                "check that the images' disk or store is there, then run the same command again; nothing was "
+                "written for this shard",
+            )
         table = rows.table()
         # Failures first: the annotations shard is the commit, so it must be the last to appear.
         self.dataset.write_failures(self.name, shard, failures)
@@ -202,7 +213,7 @@ class Worker:
             "key": picture.key,
             "uri": picture.uri,
             "reason": storable(str(error.reason))[:100],
-            "message": storable(str(error.message))[:_MESSAGE],
+            "message": storable(blanked(str(error.message)))[:_MESSAGE],
         }
 
 
