@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from data_engine.errors import FdeError, MissingPackageError, ModelLoadError, RecipeError, SpecialistError
+from data_engine.fetched import fetched
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def code_version(use: str) -> str:
 
 
 def load(use: str, args: dict[str, Any], where: str) -> Any:
-    """Import and construct. Raises SpecialistError (or one below it) with one line that says why."""
+    """Import and construct; what an argument names on a store is fetched first. Raises SpecialistError (or one below it) with one line that says why."""
     module, name = split(use)
     try:
         made = getattr(importlib.import_module(module), name)
@@ -217,7 +218,7 @@ def load(use: str, args: dict[str, Any], where: str) -> Any:
     except AttributeError as error:
         raise RecipeError(f"{where}: {module} has no {name!r}", "correct the recipe's `use` line") from error
     try:
-        return made(**args)
+        return made(**fetched(args))
     except FdeError:
         raise
     except FileNotFoundError as error:

@@ -12,6 +12,7 @@ from typing import Any
 from data_engine.dataset import Dataset
 from data_engine.entry_point import code_version
 from data_engine.errors import DatasetError
+from data_engine.fetched import fetch, is_on_a_store
 from data_engine.recipe import Recipe
 from data_engine.shards import read_provenances
 
@@ -32,11 +33,16 @@ def file_digest(path: Path) -> str:
 
 
 def _by_content(value: Any, cache: dict[str, str]) -> Any:
-    """Args with every path of this machine replaced by what lies there: moving weights changes nothing."""
+    """Args with every path of this machine, and every URL of a store, replaced by what lies there: moving weights
+    changes nothing."""
     if isinstance(value, Mapping):
         return {key: _by_content(item, cache) for key, item in value.items()}
     if isinstance(value, list):
         return [_by_content(item, cache) for item in value]
+    if is_on_a_store(value):
+        if value not in cache:
+            cache[value] = file_digest(fetch(value))
+        return {"content": cache[value]}
     if isinstance(value, str) and ("/" in value or "." in value) and len(value) < 4096:
         path = Path(value).expanduser()
         # os.path, for Path.exists raises where a text is too long to be a name.

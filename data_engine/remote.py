@@ -26,8 +26,12 @@ OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "gcsfs", "abfs", "abfss", "az", "adl"
 _ONE_PUT_BYTES = 5 << 20
 """Up to here a file is one request. Arrow cuts what is larger than 10 MiB into parts."""
 
-_REQUESTS = 3
-"""How often Arrow's own S3 client asks at once for one part of an upload, before our patience begins."""
+_REQUESTS_AGAIN = 2
+"""How often Arrow's own S3 client asks again at once, before our patience begins: part by part of an upload."""
+
+_ANSWER_SECONDS = 20.0
+_CONNECT_SECONDS = 10.0
+"""Arrow's own limits, 3 and 1 seconds, are shorter than a busy store needs."""
 
 T = TypeVar("T")
 
@@ -54,8 +58,15 @@ def _quick_to_answer(inner: pa.fs.FileSystem, **more: Any) -> pa.fs.FileSystem:
     """The same filesystem with few retries of its own: those here are counted, told and bounded."""
     settings = inner.__reduce__()[1][0]
     if inner.type_name == "s3":
-        retries = pa.fs.AwsDefaultS3RetryStrategy(max_attempts=_REQUESTS)
-        return pa.fs.S3FileSystem(**{**settings, "retry_strategy": retries, **more})
+        return pa.fs.S3FileSystem(
+            **{
+                **settings,
+                "retry_strategy": pa.fs.AwsDefaultS3RetryStrategy(max_attempts=_REQUESTS_AGAIN),
+                "request_timeout": _ANSWER_SECONDS,
+                "connect_timeout": _CONNECT_SECONDS,
+                **more,
+            }
+        )
     if inner.type_name == "gcs" and settings["retry_time_limit"] is None:
         return pa.fs.GcsFileSystem._reconstruct({**settings, "retry_time_limit": timedelta(seconds=5)})
     return inner

@@ -12,6 +12,7 @@ from typing import Any
 
 from data_engine.dataset import Dataset
 from data_engine.errors import RecipeError
+from data_engine.ingest.listing import join
 from data_engine.recipe import RESERVED, Recipe
 from data_engine.storage import local_path
 
@@ -26,8 +27,7 @@ def with_students(recipe: Recipe, dataset: Dataset, note: Callable[[str], None])
     had to do without it has other inputs, and so is run again. Labels that a source may have or not (`human`,
     `alt_text`, ...) are left out of `needs` where this data set has none, unless nothing else is needed.
 
-    Raises RecipeError for a folder outside of the data set, for a filter's folder that is not there, and
-    for a data set that is not on this machine's disks: models are loaded from files.
+    Raises RecipeError for a folder outside of the data set, and for a filter's folder that is not there.
     """
     waiting: dict[str, str] = {}
     unlabelled = set(RESERVED) - set(dataset.sources())
@@ -72,14 +72,10 @@ def _placed(args: Mapping[str, Any], dataset: Dataset, where: str, missing: list
                 raise RecipeError(
                     f"{where}: {value!r} is no folder of a data set", "write dataset:models/NAME"
                 )
-            if not dataset.store.local:
-                raise RecipeError(
-                    f"{where}: {value!r} lies in {dataset.url}, and models are loaded from local files",
-                    "copy the folder to a disk that every worker sees and give its path",
-                )
             if not dataset.store.exists(inside):
                 missing.append(inside)
-            return str(local_path(dataset.url) / inside)
+            # From a store it is fetched where it is loaded (data_engine.fetched).
+            return str(local_path(dataset.url) / inside) if dataset.store.local else join(dataset.url, inside)
         return value
 
     return {key: one(value) for key, value in args.items()}

@@ -84,13 +84,16 @@ def test_a_filter_cannot_wait(dataset: Dataset) -> None:
         with_students(Recipe(name="toy", filters={"student": part}), dataset, print)
 
 
-def test_models_in_a_remote_data_set_must_be_copied(dataset: Dataset) -> None:
+def test_a_model_in_a_remote_data_set_is_named_by_its_url(dataset: Dataset) -> None:
     from data_engine.storage import Store
 
     remote = Dataset(Store("memory://students"), dataset.info)
-    with pytest.raises(RecipeError) as caught:
-        with_students(recipe(), remote, print)
-    assert "copy" in caught.value.hint
+    told: list[str] = []
+    assert "student" not in with_students(recipe("dataset:models/one"), remote, told.append).specialists
+    assert "models/one is not in the data set yet" in told[0]
+    remote.store.write_bytes("models/one/weights.txt", b"a line")
+    made = with_students(recipe("dataset:models/one"), remote, told.append)
+    assert made.specialists["student"].args == {"word": "memory://students/models/one"}
 
 
 def test_labels_of_people_are_done_without_where_there_are_none(dataset: Dataset) -> None:
