@@ -2,7 +2,7 @@
 
     python benchmarks/s3_faults.py [--images 2000] [--rate 0.05] [--outages 3] [--seed 1] [--runner inline]
 
-Draws scenes, puts them on a real S3 server (in a process of its own, over HTTP), ingests and annotates them there
+Draws scenes, puts them in tars on a real S3 server (in a process of its own, over HTTP), ingests and annotates them there
 once undisturbed, and once through a proxy that does to a share of all requests one of what tests/s3_proxy.py lists.
 At some requests the server is away for twice the patience: that ends the run with an error, and the same command is
 given again. Every row of both data sets is then compared. Ends with exit code 1 where one differs.
@@ -31,8 +31,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runner", choices=("inline", "ray"), default="inline")
     chosen = parser.parse_args()
-    # A run asks about seven times for each image; the outages are spread over it.
-    step = 6 * chosen.images // (chosen.outages + 1)
+    # A run asks at least once for each image; the outages are spread over it.
+    step = chosen.images // (chosen.outages + 1)
     with s3_server() as server, tempfile.TemporaryDirectory() as folder:
         storm = through(
             server,
@@ -48,7 +48,7 @@ def main() -> None:
         )
     faults = ", ".join(f"{count:,} {kind}" for kind, count in sorted(storm.faults.items()))
     print(f"{storm.requests:,} requests in {storm.seconds:,.0f} seconds; faults: {faults}")
-    print(f"{storm.retries:,} times this process tried again (Arrow's own client tries up to 4 times before)")
+    print(f"{storm.retries:,} times this process tried again (Arrow's own client asks up to 3 times before)")
     print(f"{len(storm.ended)} invocations ended with an error and were given again")
     print(f"{storm.units:,} units; specialists worked on {storm.calls:,}, of these {storm.again:,} again")
     print(f"{storm.rows:,} rows compared, {len(storm.differences)} shards differ")
