@@ -21,7 +21,10 @@ import os
 import socket
 from urllib.parse import parse_qsl, urlsplit
 
-from data_engine.errors import ImageError
+from data_engine.blanked import blanked
+from data_engine.errors import DatasetError, ImageError
+from data_engine.literal_secrets import secret_in_url
+from data_engine.storage import is_local
 
 ALLOW = "FDE_ALLOW_PRIVATE"
 
@@ -58,6 +61,8 @@ def check_uri(uri: str, near: str) -> bool:
         host = parts.hostname or ""
     except ValueError as error:
         raise _refused(uri, "is no address") from error
+    if secret_in_url(uri) and not uri.startswith(WEB):
+        raise _refused(uri, "holds a secret of somebody's")
     listed = _listed()
     alike = parts.scheme == own.scheme
     known = dict(parse_qsl(own.query)) if alike else {}
@@ -74,6 +79,20 @@ def check_uri(uri: str, near: str) -> bool:
     if parts.scheme in _SERVERS and not uri.startswith(WEB) and not host.endswith(_AZURE):
         _check_host(uri, host)
     return False
+
+
+def check_source(source: str, near: str) -> None:
+    """Raises DatasetError where the rows of a data set's source would all be refused: it is told before any work."""
+    if is_local(source):
+        return
+    try:
+        if not check_uri(source, near) and source.startswith(WEB):
+            _check_host(source, urlsplit(source).hostname or "")
+    except ImageError as error:
+        raise DatasetError(
+            f"the images of {near} are not read: {error.message}",
+            f"if you know that place, set {ALLOW} to its host (or network) where the specialists run",
+        ) from error
 
 
 def connected(uri: str, host: str, port: int, seconds: float) -> socket.socket:
@@ -146,4 +165,6 @@ def _is_listed(host: str, addresses: tuple[str, ...], listed: frozenset[str]) ->
 
 
 def _refused(uri: str, why: str) -> ImageError:
-    return ImageError("refused_address", f"{uri[:200]} {why}; {ALLOW} can allow it (docs/security.md)")
+    return ImageError(
+        "refused_address", f"{blanked(uri[:200])} {why}; {ALLOW} can allow it (docs/security.md)"
+    )

@@ -37,7 +37,7 @@ def secret_in_url(url: str) -> str:
         password = parts.password
     except ValueError:
         return ""
-    if password:
+    if password and parts.scheme != "github":  # which writes its repository there
         return "the password in its address"
     for name, value in parse_qsl(parts.query):
         if value and _PARAMETER.fullmatch(name):

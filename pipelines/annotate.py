@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from data_engine.addresses import check_source
 from data_engine.dataset import Dataset
 from data_engine.errors import IncompleteError
 from data_engine.fingerprint import digest
@@ -63,6 +64,8 @@ def annotate(
             reporter.note(
                 f"{stage.name}: {stage.stale} shards were made by another recipe, code or weights; they are made again"
             )
+    if plan.units and not dataset.info.embedded:
+        check_source(dataset.info.source, dataset.url)
     if runner == "auto":
         todo = sum(s.total - s.images for s in stages.values())
         wide = address or os.environ.get("RAY_ADDRESS") or todo > _INLINE_IMAGES

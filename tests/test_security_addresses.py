@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
@@ -16,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.addresses import ALLOW, check_uri, is_public
-from data_engine.errors import ImageError
+from data_engine.dataset import Dataset
+from data_engine.errors import DatasetError, ImageError
 from data_engine.image_bytes import ByteReader
 from data_engine.recipe import Recipe, SpecialistPart
 from data_engine.runner.progress import Reporter
@@ -200,6 +202,21 @@ def test_rows_that_name_a_private_address_cost_themselves_and_ask_nobody(
         # The server knows no parts of a file, so the tar's image stays unread.
         assert annotated(dataset) == (2, {"unreadable": 1})
         assert set(asked) == {"/x.png", "/x.tar"}
+
+
+def test_a_source_at_a_private_address_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One's own bucket behind a private address, ingested without an environment that names it."""
+    dataset = honest(tmp_path)
+    place = Path(dataset.store.root) / "dataset.json"
+    for source in ("s3://bucket/x?endpoint_override=10.0.0.5:9000", "http://127.0.0.1:9/x"):
+        place.write_text(json.dumps({**json.loads(place.read_text()), "source": source}))
+        with pytest.raises(DatasetError, match="are not read") as raised:
+            annotated(Dataset.open(dataset.url))
+        assert ALLOW in raised.value.hint and not dataset.store.exists("annotations/numbers")
+    monkeypatch.setenv(ALLOW, "127.0.0.1")
+    assert annotated(Dataset.open(dataset.url)) == (3, {})
 
 
 def test_the_viewer_asks_nobody_either(tmp_path: Path) -> None:

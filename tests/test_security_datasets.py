@@ -152,7 +152,7 @@ def test_no_command_sends_orders_of_a_data_set_to_a_terminal(folder: Path, fde: 
     write_shard(dataset.store, "annotations/hostile/00000.parquet", table, ANNOTATIONS, {})
     (tmp_path / "toy.yaml").write_text(
         "name: toy\nspecialists: {numbers: {use: 'tests.toy_specialists:Numbers'}}\n"
-        "filters: {short: {use: 'filters.text_length:TextLength', args: {maximum_words: 1}}}\n"
+        "filters: {short: {use: 'filters.text_length:TextLength', args: {minimum_words: 2}}}\n"
     )
     (tmp_path / "other.png").write_bytes(png(9))
     commands = [
@@ -166,7 +166,8 @@ def test_no_command_sends_orders_of_a_data_set_to_a_terminal(folder: Path, fde: 
         ("qa", url),
     ]
     for command in commands:
-        _, out, err = fde(*command)
+        code, out, err = fde(*command)
+        assert code == (0 if command[0] == "annotate" else code), err
         assert out + err and orderly(out, err), command
 
 
