@@ -26,7 +26,10 @@ def stored_views(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> Non
     """Views of all that lies in the data set's folders, whose files must have the schema's columns (runs: may)."""
     store = dataset.store
     for name, schema in SCHEMAS.items():
-        if name in ("images", "runs"):
+        if name == "images" and not store.local:
+            # By number: a store may list late what was just written.
+            files, pattern = [f"images/{shard}.parquet" for shard in dataset.shards], ""
+        elif name in ("images", "runs"):
             files, pattern = [f"{name}/{f}" for f in store.files(name)], f"{name}/*.parquet"
         else:
             folders = [f"{name}/{folder}" for folder in store.folders(name)]
