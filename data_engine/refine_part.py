@@ -115,8 +115,8 @@ FILLED: Mapping[str, tuple[str, ...]] = {
     "ground": ("model", "sources"),
     "ask": ("model", "sources"),
     "doubt": ("model", "sources"),
-    "calibrate": ("dataset", "truth", "originals", "student", "doubt", "held_out", "verdicts"),
-    "merge": ("originals", "student", "doubt"),
+    "calibrate": ("dataset", "truth", "originals", "student", "mended", "doubt", "held_out", "verdicts"),
+    "merge": ("originals", "student", "mended", "doubt"),
 }
 """By step the arguments that a round gives, where the class takes them and the recipe does not say."""
 

@@ -185,23 +185,26 @@ def filters_of(recipe: Recipe, number: int) -> dict[str, FilterPart]:
 
 @dataclass(frozen=True)
 class _Sides:
-    """The sources of a student's statements, the texts of earlier ones preferred, and of its doubts: one, or none."""
+    """The sources of a student's statements, of those the texts that it mended, and of its doubts: one, or none."""
 
     student: tuple[str, ...]
+    mended: str | None
     doubt: tuple[str, ...]
 
     @property
     def arguments(self) -> dict[str, Any]:
         """As a merge takes them: a single student is no list, since not every merge takes several."""
         student = self.student[0] if len(self.student) == 1 else list(self.student)
-        return {"student": student, "doubt": self.doubt[0] if self.doubt else None}
+        mended = {} if self.mended is None else {"mended": self.mended}
+        return {"student": student, **mended, "doubt": self.doubt[0] if self.doubt else None}
 
 
 def _sides(refine: RefinePart, number: int) -> _Sides:
-    mended = [source_of("mended", number)] if refine.mend is not None else []
+    mended = source_of("mended", number) if refine.mend is not None else None
     grounded = [source_of("grounded", number)] if refine.ground is not None else []
     doubt = [source_of("doubt", number)] if refine.doubt is not None else []
-    return _Sides((*mended, source_of("student", number), *grounded), tuple(doubt))
+    student = (source_of("student", number), *grounded, *([] if mended is None else [mended]))
+    return _Sides(student, mended, tuple(doubt))
 
 
 def _refine(recipe: Recipe) -> RefinePart:

@@ -24,7 +24,7 @@ from specialists.merge_rows import Page, pages
 from specialists.merge_settings import MergeSettings, Threshold, Thresholds
 from specialists.merge_texts import merge_texts
 
-VERSION = 2  # raised too when the output of the other files of the merge changes
+VERSION = 3  # raised too when the output of the other files of the merge changes
 
 
 class Merge:
@@ -39,10 +39,12 @@ class Merge:
       count as any other source that is named in `originals`.
     - `doubt`: the source of the student's likelihoods (`named`, `located`, `told`), `scorer` that of image-text
       scores. Without `doubt` no statement of the originals is dropped, renamed or moved.
+    - `mended`: that of the student's sources whose texts are the originals' with some words exchanged
+      (`specialists.florence2.mending`). Such a text stands before one that was written anew.
     - `iou`: from which two boxes are one place; 0.5 is what detections are matched with everywhere.
     - `weight_student`: how much its boxes count in a mean where an original's count 1, each times its score and, of
       an original, how likely the student finds its place.
-    - It and `add_above`, `doubt_below_named`, `doubt_below_located`, `rename_below`, `move_below`, `replace_below`: a
+    - It and `add_above`, `doubt_below_named`, `doubt_below_located`, `rename_below`, `move_below`, `replace_below`, `mend_below`: a
       number, or numbers by kind and granularity, `{region/phrase: 0.4, phrase: 0.6}`; `merge_settings.DEFAULTS`
       has those that hold otherwise and their reasons, `merge_calibration` finds them where there is truth.
     - `mask_iou`: a mask follows a box that moved no further than this; 0.8 is our choice, as is `inside`, the
@@ -62,6 +64,7 @@ class Merge:
         student: str | Sequence[str],
         doubt: str | None = None,
         scorer: str | None = None,
+        mended: str | None = None,
         human: Sequence[str] = ("human",),
         iou: float = 0.5,
         weight_student: Threshold | None = None,
@@ -71,6 +74,7 @@ class Merge:
         rename_below: Threshold | None = None,
         move_below: Threshold | None = None,
         replace_below: Threshold | None = None,
+        mend_below: Threshold | None = None,
         mask_iou: float = 0.8,
         inside: float = 0.8,
         scorer_margin: float = 0.0,
@@ -87,6 +91,7 @@ class Merge:
             "rename_below": rename_below,
             "move_below": move_below,
             "replace_below": replace_below,
+            "mend_below": mend_below,
             "weight_student": weight_student,
         }
         self.settings = MergeSettings(
@@ -95,6 +100,7 @@ class Merge:
             tuple(human),
             doubt,
             scorer,
+            mended,
             iou,
             mask_iou,
             inside,

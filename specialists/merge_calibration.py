@@ -19,12 +19,12 @@ from data_engine.errors import DatasetError
 from specialists.merge_examples import Examples, link_examples, region_examples, text_examples
 from specialists.merge_hanging import Hanging, hanging_examples
 from specialists.merge_measure import HeldOut, held_out_images, measure, truths_of
-from specialists.merge_settings import DEFAULTS, DOUBT_NAMED, REPLACE, MergeSettings, Thresholds
+from specialists.merge_settings import DEFAULTS, DOUBT_NAMED, MergeSettings, Thresholds
 from specialists.merge_texts import merge_texts
 from specialists.merge_thresholds import switched, thresholds_of
 from specialists.merge_truth import Worth, judged_by, word_f1
 
-VERSION = 3
+VERSION = 4
 
 LEAST = 30
 """Fewer examples than this and a threshold keeps its default: the best cut of a handful is chance."""
@@ -87,6 +87,7 @@ def calibrate(
     student: str | Sequence[str],
     doubt: str | None = None,
     scorer: str | None = None,
+    mended: str | None = None,
     held_out: float = 0.1,
     verdicts: int | None = None,
     human: Sequence[str] = ("human",),
@@ -115,6 +116,7 @@ def calibrate(
         tuple(source for source in human if source != truth),
         doubt,
         scorer,
+        mended,
         iou,
         names=ClassNames(same),
     )
@@ -159,13 +161,16 @@ def _with(settings: MergeSettings, chosen: dict[str, dict[str, float]]) -> Merge
 def _texts(
     images: Sequence[HeldOut], worth: Worth, settings: MergeSettings, least: int
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
-    found: dict[str, list[tuple[float, ...]]] = {}
+    found: dict[tuple[str, str], list[tuple[float, ...]]] = {}
     for image in images:
         text_examples(image.page(), image.truth, worth, settings, found)
-    values = {
-        key: switched(np.array(rows), DEFAULTS[REPLACE]) for key, rows in found.items() if len(rows) >= least
-    }
-    return {REPLACE: values}, {REPLACE: {key: len(found[key]) for key in values}}
+    chosen: dict[str, dict[str, float]] = {}
+    examples: dict[str, dict[str, int]] = {}
+    for (name, key), rows in found.items():
+        if len(rows) >= least:
+            chosen.setdefault(name, {})[key] = switched(np.array(rows), DEFAULTS[name])
+            examples.setdefault(name, {})[key] = len(rows)
+    return chosen, examples
 
 
 def _boxes(images: Sequence[HeldOut], settings: MergeSettings) -> dict[str, Examples]:

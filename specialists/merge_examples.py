@@ -15,8 +15,8 @@ from specialists.merge_matching import mean_box
 from specialists.merge_phrases import links_of, match_links
 from specialists.merge_places import match_things, things_by_granularity
 from specialists.merge_rows import Page, Row, boxes_of
-from specialists.merge_settings import MergeSettings, key_of
-from specialists.merge_texts import Told, best_text, told_share
+from specialists.merge_settings import MEND, REPLACE, MergeSettings, key_of
+from specialists.merge_texts import Told, best_text, mended_text, told_share
 from specialists.merge_truth import Worth, best_truths, things_of, worth_of
 
 _NONE = -1
@@ -90,9 +90,10 @@ def text_examples(
     truth: Sequence[Row],
     worth: Worth,
     settings: MergeSettings,
-    found: dict[str, list[tuple[float, ...]]],
+    found: dict[tuple[str, str], list[tuple[float, ...]]],
 ) -> None:
-    """Add, by key, the share that the student gives each original's text, what it is worth, and what the student's."""
+    """Add, by threshold and key, the share that the student gives each original's text, what it is worth, and what the
+    text instead. Whether one is written anew is learnt from those that were not mended."""
     true = things_of(truth)
     told = [row.text or "" for row in truth if row.kind == "region" and row.granularity == "brief"]
     groups: dict[str, list[Row]] = {}
@@ -101,17 +102,20 @@ def text_examples(
             groups.setdefault(key_of(row.kind, row.granularity), []).append(row)
     for key, rows in groups.items():
         texts = [row.text or "" for row in true.get(key, [])]
-        best = best_text([row for row in rows if row.role == "student"], settings)
-        if not texts or best is None:
-            continue
+        students = [row for row in rows if row.role == "student"]
+        best = best_text(students, settings)
         valued = worth_of(key, worth)
-        theirs = valued(best.text or "", texts, told)
         for row in rows:
-            share = told_share(row, best) if row.role == "original" else math.nan
+            fix = mended_text(row, students, settings) if row.role == "original" else None
+            instead = fix or best
+            if not texts or instead is None or row.role != "original":
+                continue
+            share = told_share(row, instead)
             # Where the scorer holds to the original, no likelihood replaces it.
-            held = row.likelihood.scored - best.likelihood.scored > settings.scorer_margin
+            held = row.likelihood.scored - instead.likelihood.scored > settings.scorer_margin
             if not math.isnan(share) and not held:
-                found.setdefault(key, []).append((share, valued(row.text or "", texts, told), theirs))
+                values = (valued(one.text or "", texts, told) for one in (row, instead))
+                found.setdefault((REPLACE if fix is None else MEND, key), []).append((share, *values))
 
 
 @dataclass(slots=True, eq=False)

@@ -20,6 +20,7 @@ from specialists.merge_matching import matched, mean_box
 from specialists.merge_rows import ADDED, AGREED, HUMAN, KEPT, MOVED, Page, Row, boxes_of, strongest
 from specialists.merge_settings import MOVE, MergeSettings
 from specialists.merge_texts import Told
+from specialists.merge_wording import moved_span
 
 _SAME_WORDS = 0.5
 """The IoU of characters from which "red star" is the phrase "a red star", as where grounding is judged."""
@@ -67,11 +68,14 @@ def links_of(page: Page, told: Told) -> list[Links]:
     """The phrases of a merged text, first those that people or the originals have linked."""
     parents = [member.id for member in told.members] or [str(told.reference)]
     same = {m.id for m in told.members if m.text == told.text} if told.members else set(parents)
+    wordings = {member.id: member.text or "" for member in told.members}
     ours: list[Link] = []
     theirs: dict[bool, list[Link]] = {True: [], False: []}
     for parent in parents:
         rows = [row for row in page.children.get(parent, ()) if row.is_link]
-        links = _anchored(rows, None if parent in same else told.text)
+        links = _anchored(
+            rows, None if parent in same else told.text, wordings.get(parent) if told.mended else None
+        )
         ours += [link for link in links if link.row.role != "student"]
         theirs[parent in same] += [link for link in links if link.row.role == "student"]
     phrases: list[Links] = []
@@ -199,8 +203,12 @@ def _outside(page: Page) -> Iterable[Told]:
             yield Told(parent, None, ())
 
 
-def _anchored(rows: Sequence[Row], text: str | None) -> list[Link]:
-    """Each with its words and span, in their order; with a `text`, where it stands in that one, if it does."""
+def _anchored(rows: Sequence[Row], text: str | None, before: str | None = None) -> list[Link]:
+    """Each with its words and span, in their order; with a `text`, where it stands in that one, if it does.
+
+    Where that text was made of `before` by exchanging words, a phrase is what stands in its place: it points at the same
+    thing as before.
+    """
     rows = sorted(rows, key=lambda row: (row.span or (-1, -1), row.id))
     if text is None:
         return [Link(row, row.text, row.span) for row in rows]
@@ -209,6 +217,8 @@ def _anchored(rows: Sequence[Row], text: str | None) -> list[Link]:
     found: list[Link] = []
     for row in rows:
         span = spans[row.span, row.text or ""]
+        if before is not None and row.span is not None:
+            span = moved_span(before, text, row.span)
         if span is not None:
             found.append(Link(row, text[slice(*span)], span))
     return found

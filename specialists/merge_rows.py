@@ -28,10 +28,11 @@ PARTED = "parted"
 JOINED = "joined"
 ADDED = "added"
 CHOSEN = "chosen"
+MENDED = "mended"
 KEPT = "kept"
 HUMAN = "human"
 DOUBTED = "doubted"
-REASONS = (AGREED, MOVED, RENAMED, PARTED, JOINED, ADDED, CHOSEN, KEPT, HUMAN, DOUBTED)
+REASONS = (AGREED, MOVED, RENAMED, PARTED, JOINED, ADDED, CHOSEN, MENDED, KEPT, HUMAN, DOUBTED)
 """docs/merging.md says what each means."""
 
 _NOT_MERGED = (MEMBER, CHANGE, ELEMENTS)

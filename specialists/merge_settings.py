@@ -17,17 +17,28 @@ DOUBT_LOCATED = "doubt_below_located"
 RENAME = "rename_below"
 MOVE = "move_below"
 REPLACE = "replace_below"
+MEND = "mend_below"
 WEIGHT = "weight_student"
 
 DEFAULTS: Mapping[str, float] = MappingProxyType(
-    {ADD_ABOVE: 0.5, DOUBT_NAMED: 0.1, DOUBT_LOCATED: 0.1, RENAME: 0.5, MOVE: 0.1, REPLACE: 0.5, WEIGHT: 1.0}
+    {
+        ADD_ABOVE: 0.5,
+        DOUBT_NAMED: 0.1,
+        DOUBT_LOCATED: 0.1,
+        RENAME: 0.5,
+        MOVE: 0.1,
+        REPLACE: 0.5,
+        MEND: 1.0,
+        WEIGHT: 1.0,
+    }
 )
 """What stands where no truth says better (`specialists.merge_calibration`). All are choices of this project.
 
 The likelihoods are relative to what the student would say itself. At 0.1 it finds its own answer ten times
 as probable: little enough to take a statement back that only the originals have. A name falls at 0.5,
 since there the student has looked at the same place and says another one. `replace_below` is of whole texts:
-a mean over tokens that is halved is a text that goes wrong more than once. A student's score is a mean
+a mean over tokens that is halved is a text that goes wrong more than once. `mend_below` is of texts that only some words
+were exchanged in: they were, because that made them likelier, so all that are likelier are taken. A student's score is a mean
 over four coordinates and no probability that there is a thing; 0.5 asks that it is sure of where. Equal
 weights say that neither side is known to be better.
 """
@@ -78,6 +89,7 @@ class MergeSettings:
     human: Sequence[str] = ("human",)
     doubt: str | None = None
     scorer: str | None = None
+    mended: str | None = None
     iou: float = 0.5
     mask_iou: float = 0.8
     inside: float = 0.8

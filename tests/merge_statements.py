@@ -109,7 +109,7 @@ def judged(draw: st.DrawFn, *tables: pa.Table) -> pa.Table:
 
 def merged(said: pa.Table, **args: Any) -> pa.Table:
     """The rows of a merge of the sources `noisy` (and people's) with `student`, and `doubt` where it is there."""
-    merge = Merge(["noisy"], "student", doubt="doubt", **args)
+    merge = Merge(["noisy"], args.pop("student", "student"), doubt="doubt", **args)
     store = AnnotationRows("merged")
     assert store.add(IMAGE.image_id, merge([IMAGE], said)[0], (SIDE, SIDE)) == []
     return store.table()

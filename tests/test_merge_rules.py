@@ -307,18 +307,50 @@ def test_the_students_name_is_what_it_says_of_the_box():
     assert ("added", "region", "phrase", "star", (0, 0, 20, 20)) not in found
 
 
-def test_of_several_sources_of_a_student_the_text_of_the_one_named_first_is_taken():
-    noisy = table("noisy", [text("a red star and a cup")])
+def test_a_mended_text_stands_before_one_written_anew_and_keeps_the_boxes_of_its_phrases():
+    said = text("a red star and a cup")
+    noisy = table(
+        "noisy", [said, link(said, "a red star", 0, 0, 20, 20), link(said, "a cup", 30, 30, 40, 40)]
+    )
     own = table("student", [text("two keys", score=0.9)])
     mended = table("mended", [text("a blue star and a cup", score=0.4)])
-    doubt = likelihoods((noisy, 0, "told", 0.01), (mended, 0, "told", 0.4))
-    for order, chosen in (
-        (["mended", "student"], "a blue star and a cup"),
-        (["student", "mended"], "two keys"),
-    ):
-        answer = Merge(["noisy"], order, "doubt")([IMAGE], pa.concat_tables([noisy, own, mended, doubt]))[0]
-        rows = [row for row in answer if isinstance(row, Annotation) and row.kind == "text"]
-        assert [row.text for row in rows] == [chosen]
+    sides = {"student": ["student", "mended"], "mended": "mended"}
+
+    def outcome_at(told: float, **args: Any) -> list[tuple[Any, ...]]:
+        doubt = likelihoods((noisy, 0, "told", told), (mended, 0, "told", 0.4))
+        rows = pa.concat_tables([noisy, own, mended, doubt])
+        answer = merged(rows, **sides, **args)
+        statements, _, reasons, _ = parts(answer)
+        return sorted((reasons[r["annotation_id"]], r["text"], r["span"]) for r in statements)
+
+    assert outcome_at(0.01) == [
+        ("kept", "a blue star", [0, 11]),
+        ("kept", "a cup", [16, 21]),
+        ("mended", "a blue star and a cup", None),
+    ]
+    # Not below the threshold of mended texts, and not below that of new ones.
+    assert ("kept", "a red star and a cup", None) in outcome_at(0.3, mend_below=0.5, replace_below=0.2)
+    assert ("chosen", "two keys", None) in outcome_at(0.3, mend_below=0.5, replace_below=0.4)
+
+
+def test_of_two_mended_texts_each_original_has_the_one_that_is_nearer():
+    noisy = table("noisy", [text("a red star and a cup"), text("a green house under two trees")])
+    mended = table("mended", [text("a blue star and a cup"), text("a green house under three trees")])
+    rows = [(noisy, i, "told", 0.01) for i in range(2)] + [(mended, i, "told", 0.5) for i in range(2)]
+    answer = merged(
+        pa.concat_tables([noisy, mended, likelihoods(*rows)]), student=["mended"], mended="mended"
+    )
+    _, members, _, _ = parts(answer)
+    texts = dict(zip(noisy["annotation_id"].to_pylist(), noisy["text"].to_pylist(), strict=True))
+    own = dict(zip(mended["annotation_id"].to_pylist(), mended["text"].to_pylist(), strict=True))
+    pairs = {
+        frozenset([*(texts[m] for m in some if m in texts), *(own[m] for m in some if m in own)])
+        for some in members.values()
+    }
+    assert pairs == {
+        frozenset({"a red star and a cup", "a blue star and a cup"}),
+        frozenset({"a green house under two trees", "a green house under three trees"}),
+    }
 
 
 def test_very_many_boxes_are_held_against_each_other_in_bounded_numbers():
