@@ -218,9 +218,12 @@ def recipe_list() -> None:
 @recipe_app.command("show")
 def recipe_show(recipe: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> None:
     """Print a recipe as it is written; a copy of it is where one's own starts."""
+    from data_engine.terminal_text import plain_lines
     from pipelines.recipe_files import recipe_text
 
-    print(recipe_text(recipe), end="")  # noqa: T201 - its text is the command's output
+    text = recipe_text(recipe)
+    # A person who reads a recipe before running it must see all of it; a copy is as it was.
+    print(plain_lines(text) if sys.stdout.isatty() else text, end="")  # noqa: T201 - its text is the command's output
 
 
 @recipe_app.command("check")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -119,3 +121,22 @@ def test_a_key_written_into_a_recipe_is_refused_and_not_repeated(args: str) -> N
 def test_what_only_sounds_like_a_key_is_taken(args: str) -> None:
     with pytest.raises(FdeError, match="takes no argument"):
         read_recipe(RECIPE.format(use="tests.toy_specialists:Numbers", args=args), "recipe.yaml")
+
+
+def test_a_recipe_that_is_read_at_a_terminal_hides_nothing(tmp_path: Path) -> None:
+    """Whoever reads it before running it sees all of it; where it is copied it stays as it is."""
+    hidden = tmp_path / "hidden.yaml"
+    hidden.write_text("name: fine\n# \x1b[8m\u202e use: evil:Code\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pipelines", "recipe", "show", str(hidden)]
+    root = Path(__file__).parents[1]
+    ours, theirs = os.openpty()
+    try:
+        done = subprocess.run(command, cwd=root, stdout=theirs, stderr=subprocess.PIPE)
+        shown = os.read(ours, 10_000)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == 0, done.stderr
+    assert b"\\x1b[8m\\u202e use: evil:Code" in shown and b"\x1b" not in shown
+    copied = subprocess.run(command, cwd=root, capture_output=True)
+    assert copied.stdout == hidden.read_bytes()
