@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import stat
 import threading
 from collections import OrderedDict
@@ -25,6 +26,9 @@ from data_engine.web_bytes import fetch
 
 MAX_BYTES = 512 * 1024 * 1024
 """The largest image file that is read, in bytes; a larger one is refused as `too_large`."""
+
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+"""What is wrong with this process or machine then, and says nothing of an image."""
 
 
 @dataclass(slots=True)
@@ -103,6 +107,11 @@ class ByteReader:
         except FileNotFoundError as error:
             raise ImageError("missing", f"there is no file {uri}") from error
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _OURS:
+                raise StorageError(
+                    f"cannot open {uri}: {error.strerror}",
+                    "raise the limit (ulimit -n) or run fewer actors on this machine, then run the same command again",
+                ) from error
             raise ImageError("unreadable", f"cannot read {uri}: {error}") from error
         except StorageError as error:
             # A web server that is gone takes its own images with it, not the run: they come from thousands of hosts.
