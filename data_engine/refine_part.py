@@ -83,9 +83,9 @@ class RefinePart(Part):
                 filled = [name for name in FILLED[place] if takes(part.use, name)]
                 check_arguments(part.use, [*part.args, *filled], f"refine.{place}")
         if self.calibrate is not None:
-            check_arguments(
-                self.calibrate.use, [*self.calibrate.args, *FILLED["calibrate"]], "refine.calibrate"
-            )
+            mended = [] if self.mend is None else ["mended"]
+            given = [*self.calibrate.args, *FILLED["calibrate"], *mended]
+            check_arguments(self.calibrate.use, given, "refine.calibrate")
         for name, rule in self.filters.items():
             check_arguments(rule.use, list(rule.args), f"refine.filters.{name}")
 
@@ -115,7 +115,7 @@ FILLED: Mapping[str, tuple[str, ...]] = {
     "ground": ("model", "sources"),
     "ask": ("model", "sources"),
     "doubt": ("model", "sources"),
-    "calibrate": ("dataset", "truth", "originals", "student", "mended", "doubt", "held_out", "verdicts"),
+    "calibrate": ("dataset", "truth", "originals", "student", "doubt", "held_out", "verdicts"),
     "merge": ("originals", "student", "mended", "doubt"),
 }
 """By step the arguments that a round gives, where the class takes them and the recipe does not say."""
