@@ -1,6 +1,6 @@
 """The fault matrix: what happens when files, disks, processes, clocks and networks fail, as a Markdown table.
 
-    python benchmarks/fault_matrix.py [NAME ...] [--without-ray]
+    python benchmarks/fault_matrix.py [NAME ...]
 
 Each row is brought about for real on a small data set, and in each the rows that stand in the end are compared with an
 undisturbed run's: nothing lost, nothing there twice. Ends with exit code 1 where that does not hold.
@@ -14,11 +14,18 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from tests import fault_clocks, fault_disks, fault_images
+from tests import fault_clocks, fault_disks, fault_images, fault_networks, fault_processes, fault_ray
 from tests.fault_children import import_all
 from tests.fault_place import Place, SkipError
 
-SUBJECTS = {"images": fault_images.ROWS, "disks": fault_disks.ROWS, "clocks": fault_clocks.ROWS}
+SUBJECTS = {
+    "images": fault_images.ROWS,
+    "disks": fault_disks.ROWS,
+    "processes": fault_processes.ROWS,
+    "clocks": fault_clocks.ROWS,
+    "networks": fault_networks.ROWS,
+    "ray": fault_ray.ROWS,
+}
 
 
 def main() -> None:
@@ -26,11 +33,31 @@ def main() -> None:
     parser.add_argument(
         "names", nargs="*", help="subjects, or functions of tests/fault_*.py; all without any"
     )
-    chosen = parser.parse_args().names
+    parser.add_argument("--files", action="store_true", help="also a table of the kinds of bad files")
+    given = parser.parse_args()
     import_all()
     folder = Path(tempfile.mkdtemp(prefix="fde-faults-"))
     folder.chmod(0o755)
     place = Place.make(folder / "place")
+    try:
+        wrong = faults(place, given.names) + (kinds(place) if given.files else 0)
+    finally:
+        fault_ray.stop_cluster()
+        shutil.rmtree(folder)
+    if wrong:
+        raise SystemExit(1)
+
+
+def kinds(place: Place) -> int:
+    """The table of bad files; how many are not as they should."""
+    print("\n| file | at ingest |\n|---|---|")
+    for kind, reason in fault_images.bad_files(place):
+        print(f"| {kind} | {reason if ' ' in reason else f'`{reason}`'} |")
+    return 0
+
+
+def faults(place: Place, chosen: list[str]) -> int:
+    """The table of faults; how many did not go as they should."""
     wrong = 0
     print("| fault | what happened | lost or twice |\n|---|---|---|")
     for subject, rows in SUBJECTS.items():
@@ -47,9 +74,7 @@ def main() -> None:
                 traceback.print_exc()
                 wrong += 1
             print(f"| {row.__doc__} | {happened} | {verdict} |", flush=True)
-    shutil.rmtree(folder)
-    if wrong:
-        raise SystemExit(1)
+    return wrong
 
 
 if __name__ == "__main__":

@@ -93,15 +93,8 @@ def _one_lost(place: Place, spoil, reason: str) -> str:
         path.rmdir()
     path.write_bytes(before)
     assert said.code == 0, said.text
-    assert reasons == {**_calm_reasons(place), reason: 1}, reasons
+    assert reasons == {**place.refused(), reason: 1}, reasons
     return f"exit 0: that image is a row in `failures`, `{reason}`; all others are annotated"
-
-
-def _calm_reasons(place: Place) -> dict[str, int]:
-    """Of the images that the specialist refuses in any case; picture 13 is none of them."""
-    rows = [pq.read_table(path) for path in (place.calm / "failures").rglob("*.parquet")]
-    count = sum(table.num_rows for table in rows)
-    return {"too_odd": count} if count else {}
 
 
 def source_gone(place: Place) -> str:

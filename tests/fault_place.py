@@ -122,12 +122,14 @@ class Place:
 
     def whole(self) -> None:
         """Nothing is lost and nothing is there twice: every row as in the undisturbed data set."""
-        assert differences(self.calm, self.dataset) == []
+        found = differences(self.calm, self.dataset)
+        assert not found, found
         assert twins(self.dataset) == 0
 
     def sound(self) -> None:
         """What stands is right, though not all need be there."""
-        assert differences(self.calm, self.dataset, finished=False) == []
+        found = differences(self.calm, self.dataset, finished=False)
+        assert not found, found
 
     def reasons(self, stage: str = "looks") -> dict[str, int]:
         """Each image has been annotated once or failed once; the failures by reason."""
@@ -146,6 +148,11 @@ class Place:
                     reasons[reason] = reasons.get(reason, 0) + 1
             assert sorted([*pc.unique(said).to_pylist(), *failed]) == sorted(images.to_pylist())
         return reasons
+
+    def refused(self) -> dict[str, int]:
+        """What `reasons` are undisturbed: of the images that the specialist itself refuses."""
+        rows = [pq.read_table(path).num_rows for path in (self.calm / "failures/looks").glob("*.parquet")]
+        return {"too_odd": sum(rows)} if rows else {}
 
 
 def damage(path: Path, place: float = 0.5, count: int = 64) -> None:

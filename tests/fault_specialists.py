@@ -86,19 +86,19 @@ class Counts:
 
 
 class Unhappy:
-    """Looks, but in a process that meets with something on images whose number is in `on`.
+    """Looks, but in a process that meets with something on images whose number is in `images`.
 
     `how`: raise, segfault, kill, exit, hang. With a `mark`, a file, only until that file is there, which it makes.
     """
 
-    def __init__(self, how: str, on=(), mark: str = ""):
+    def __init__(self, how: str, images=(), mark: str = ""):
         self.how = how
-        self.on = set(on)
+        self.numbers = set(images)
         self.mark = Path(mark) if mark else None
         self.looks = Looks()
 
     def __call__(self, images, said):
-        met = [image for image in images if number_of(image.pixels) in self.on]
+        met = [image for image in images if number_of(image.pixels) in self.numbers]
         if met and (self.mark is None or not self.mark.exists()):
             if self.mark is not None:
                 self.mark.touch()
@@ -120,20 +120,26 @@ class Unhappy:
 
 
 class Hungry:
-    """Looks, with `mib` of memory per image, in a process that may take `limit` MiB more than it begins with.
+    """Looks, with `mib` of memory per image, in a process that may take `limit` MiB more than it has meanwhile.
 
-    Memory is really asked for and really refused; images whose number is in `on` take ten times as much.
+    Memory is really asked for and really refused; images whose number is in `images` take ten times as much.
     """
 
-    def __init__(self, mib: int, limit: int, on=()):
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        bound = pages * resource.getpagesize() + (limit << 20)
-        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+    def __init__(self, mib: int, limit: int, images=()):
         self.mib = mib
-        self.on = set(on)
+        self.limit = limit
+        self.numbers = set(images)
         self.looks = Looks()
 
     def __call__(self, images, said):
-        wanted = sum(self.mib * (10 if number_of(image.pixels) in self.on else 1) for image in images)
-        np.ones(wanted << 20, np.uint8)
+        wanted = sum(self.mib * (10 if number_of(image.pixels) in self.numbers else 1) for image in images)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(
+            resource.RLIMIT_AS, (pages * resource.getpagesize() + (self.limit << 20), before[1])
+        )
+        try:
+            np.ones(wanted << 20, np.uint8)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
         return self.looks(images, said)

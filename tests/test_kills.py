@@ -88,3 +88,14 @@ def test_filter_killed_before_each_of_its_file_operations(tmp_path, source):
         points(tmp_path, "annotations,failures,verdicts", "filter", "{}", "-r", tmp_path / "r.yaml"),
         at_least=4,
     )
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_nodes_and_the_driver_of_a_cluster_killed_at_random_points():
+    benchmark = [sys.executable, str(Path("benchmarks") / "kills.py")]
+    options = ["--images", "200", "--kills", "6", "--nodes", "2"]
+    done = subprocess.run([*benchmark, *options], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "row for row as the undisturbed run" in done.stdout
