@@ -85,11 +85,11 @@ def _requests(dataset: Dataset) -> list[Retry]:
         told: Any = None
         with suppress(FdeError, ValueError, RecursionError):
             told = json.loads(dataset.store.read(f"retries/{name}"))
-        known = set(dataset.shards)
+        known = frozenset(dataset.shards)
         with suppress(TypeError, AttributeError, KeyError):
             units = {str(stage): known.intersection(shards) for stage, shards in told["units"].items()}
-            units = {stage: frozenset(shards) for stage, shards in units.items() if NAME.fullmatch(stage)}
-            verdicts = frozenset(known.intersection(told["verdicts"]))
+            units = {stage: shards for stage, shards in units.items() if NAME.fullmatch(stage)}
+            verdicts = known.intersection(told["verdicts"])
             made.append(Retry(f"retries/{name}", stamp.mtime or 0, units, verdicts))
     return made
 

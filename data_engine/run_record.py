@@ -31,7 +31,7 @@ from data_engine.blanked import blanked
 from data_engine.dataset import Dataset
 from data_engine.errors import FdeError, IncompleteError
 from data_engine.fingerprint import digest
-from data_engine.recipe import Recipe
+from data_engine.recipe import Recipe, SpecialistPart
 from data_engine.runner.plan import Stage
 from data_engine.runner.progress import StageProgress
 
@@ -65,7 +65,8 @@ _PACKAGES = ("ray", "torch", "transformers", "pyarrow", "duckdb", "numpy")
 
 @dataclass(frozen=True)
 class Run:
-    """An invocation as it begins. `recipe_json` is the recipe as it was checked, without secrets."""
+    """An invocation as it begins. `recipe_json` is the recipe as it was checked, without secrets; both it and the
+    recipe's name are empty where there is none."""
 
     run_id: str
     command: str
@@ -75,19 +76,19 @@ class Run:
     started: datetime
 
     @classmethod
-    def begin(cls, command: str, recipe: Recipe, runner: str) -> Run:
+    def begin(cls, command: str, recipe: Recipe | None, runner: str) -> Run:
         started = datetime.now(UTC)
         run_id = f"{started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
-        checked = blanked(recipe.model_dump_json(exclude_defaults=True))
-        return cls(run_id, command, recipe.name, checked, runner, started)
+        checked = "" if recipe is None else blanked(recipe.model_dump_json(exclude_defaults=True))
+        return cls(run_id, command, "" if recipe is None else recipe.name, checked, runner, started)
 
     def described(self) -> dict[str, Any]:
         """What is the same from begin to end, as JSON."""
         return {
             "command": self.command,
-            "recipe": self.recipe,
-            "recipe_json": self.recipe_json,
-            "recipe_digest": digest(self.recipe_json),
+            "recipe": self.recipe or None,
+            "recipe_json": self.recipe_json or None,
+            "recipe_digest": digest(self.recipe_json) if self.recipe_json else None,
             "runner": self.runner,
             "started": self.started.isoformat(),
             "user": _user(),
@@ -143,6 +144,18 @@ def recorded(
             # A run that fails because nothing can be written must end with that reason, not this one's.
             with suppress(FdeError):
                 _end(dataset, run.run_id, {**describe(), **ending})
+
+
+def record_ingest(dataset: Dataset, run: Run, seconds: float, failures: int) -> None:
+    """The record of an ingest that has ended; before its end there is no data set to keep one in."""
+    info = dataset.info
+    progress = StageProgress(
+        "ingest", info.images, info.images, failures, units_done=info.shards, units=info.shards
+    )
+    stage = Stage("ingest", SpecialistPart(use="data_engine.ingest.run:ingest"), info.fingerprint, [], 0, 0)
+    told = {**run.described(), "seconds": seconds, "stages": {"ingest": _stage(stage, progress)}, **_DONE}
+    with suppress(FdeError):  # the data set is there, and its ingest has succeeded without
+        dataset.write_run(run.run_id, _rows(run.run_id, told))
 
 
 def _end(dataset: Dataset, run_id: str, told: Mapping[str, Any]) -> None:
@@ -222,6 +235,7 @@ def _rows(run_id: str, told: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "stage": name,
                 "fingerprint": stage["fingerprint"],
                 **{f"units_{key}": stage["units"][key] for key in ("done", "skipped", "failed")},
+                "units_redone": stage["redone"],
                 "images": stage["images_here"],
                 **{key: stage[key] for key in ("annotations", "failures", "cpus", "gpus", "actor_seconds")},
                 "cpu_hours": hours * stage["cpus"],

@@ -143,6 +143,7 @@ RUNS = pa.schema(
         pa.field("recipe_json", pa.string()),
         pa.field("runner", pa.string()),
         pa.field("fingerprint", pa.string()),
+        pa.field("units_redone", pa.int64()),
         pa.field("cpus", pa.float64()),
         pa.field("gpus", pa.float64()),
         pa.field("actor_seconds", pa.float64()),
@@ -156,9 +157,10 @@ RUNS = pa.schema(
 
 `status` is `done`, `incomplete`, `failed`, `interrupted`, or `lost` for a driver that ended without a word, whose
 record is then made of its last sign of life, by the next driver. `arguments` is the command line, `versions` JSON by
-package, `recipe_json` the recipe as it was checked; secrets are blanked in all of them. `cpus` and `gpus` are those of one
-actor, `actor_seconds` the time that all actors of the stage were there, and the hours their product. What was added
-later (from `user` on) is null in the records of older versions."""
+package, `recipe_json` the recipe as it was checked; secrets are blanked in all of them. `units_redone` counts units
+that were begun again after a death. `cpus` and `gpus` are those of one actor, `actor_seconds` the time that all
+actors of the stage were there, and the hours their product. What was added later (from `user` on) is null in the
+records of older versions."""
 
 ROUNDS = pa.schema(
     [

@@ -250,8 +250,11 @@ def _ingest(
 ) -> IngestSummary:
     import os
 
+    from data_engine.dataset import Dataset
     from data_engine.ingest.run import ingest as run
+    from data_engine.run_record import Run, record_ingest
 
+    invocation = Run.begin("ingest", None, "threads")
     reporter = new_reporter()
     with reporter.counted("ingest") as count:
         summary = run(
@@ -266,6 +269,7 @@ def _ingest(
     if summary.already:
         say(f"{url} holds {source} already: {summary.images:,} images")
         return summary
+    record_ingest(Dataset.open(url), invocation, summary.seconds, sum(summary.failures.values()))
     names = f" under {summary.keys:,} names" if summary.keys != summary.images else ""
     labels = "".join(f", {rows:,} labels by {name}" for name, rows in summary.labels.items())
     say(

@@ -238,8 +238,9 @@ def _run_line(rows: Sequence[Mapping[str, Any]]) -> str:
         cpu, gpu = (sum(row[key] or 0.0 for row in rows) for key in ("cpu_hours", "gpu_hours"))
         cost = f", {cpu:.2f} CPU-hours, {gpu:.2f} GPU-hours"
     error = f": {run['error']}" if run.get("error") else ""
+    recipe = f" with {run['recipe']}" if run.get("recipe") else ""
     text = (
-        f"run {run['run_id']}: {run['command']} with {run['recipe']}{who}, "
+        f"run {run['run_id']}: {run['command']}{recipe}{who}, "
         f"{started.astimezone(UTC):%Y-%m-%d %H:%M} UTC, {run['status']} after {clock(run['seconds'])}{cost}{error}"
     )
     return printable(text)

@@ -31,6 +31,8 @@ from pipelines.filter import filter_dataset
 from tests.test_runner_inline import ask, part, recipe
 from tests.toy_sources import write_pictures
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
@@ -229,3 +231,14 @@ def test_secrets_are_blanked(monkeypatch):
         "5}",
     ):
         assert kept in found
+
+
+def test_an_ingest_by_the_command_line_leaves_a_record(tmp_path):
+    write_pictures(tmp_path / "pictures", 4)
+    command = [sys.executable, "-m", "pipelines", "ingest", str(tmp_path / "pictures"), str(tmp_path / "ds")]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    rows = ask(
+        Dataset.open(str(tmp_path / "ds")),
+        "SELECT command, stage, status, units_done, images, recipe FROM runs",
+    )
+    assert rows == [("ingest", "ingest", "done", 1, 4, None)]
