@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from data_engine.runner.hiring import Crew, Hired, Team
 from data_engine.runner.plan import Unit
+from data_engine.runner.progress import Note
 from data_engine.runner.queue import Queue
 from data_engine.runner.trouble import Troubles
 from data_engine.runner.work import Beat, Done
@@ -35,7 +36,7 @@ class Hands:
         crew: Crew,
         queue: Queue,
         troubles: Troubles,
-        note: Callable[[str], None],
+        note: Note,
         finished: Callable[[Unit, Stamp | None], None],
     ) -> None:
         self.crew = crew
@@ -74,7 +75,9 @@ class Hands:
                     team.progress.stragglers += len(alone)
                     self.note(
                         f"{name} {alone[0]} is not done after {now - actor.began:.0f} seconds, where "
-                        f"{team.usual:.1f} are usual: another actor tries it too"
+                        f"{team.usual:.1f} are usual: another actor tries it too",
+                        stage=name,
+                        shard=alone[0],
                     )
 
     def told(self, actor: Hired, event: Beat | Done) -> list[str]:
@@ -147,7 +150,9 @@ class Hands:
             progress = self.crew.teams[lost.specialist].progress
             progress.units_failed += 1
             progress.failed[lost.shard] = reason
-            self.note(f"{lost.specialist} {lost.shard} failed: {reason}")
+            self.note(
+                f"{lost.specialist} {lost.shard} failed: {reason}", stage=lost.specialist, shard=lost.shard
+            )
 
     def _alone(self, unit: Unit) -> bool:
         return len(self.holders.get(unit, ())) == 1 and self.troubles.get(unit) is None

@@ -57,7 +57,7 @@ def _run_stage(
             except DatasetError as error:
                 # A damaged input shard costs its own units; the rest of the data set is still served.
                 why = f"{error.message}; {error.hint}"
-                reporter.note(f"{stage.name} {shard}: {why}")
+                reporter.note(f"{stage.name} {shard}: {why}", stage=stage.name, shard=shard)
                 progress.end(shard, done=False)
                 give_up(shard, why)
     finally:
