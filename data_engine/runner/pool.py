@@ -220,7 +220,9 @@ class RayRun:
             )
             why = "its node went away" if with_node else why
             self.reporter.note(
-                f"{actor.stage} {what}: {why}; the shard{'s' * (verb == 'are')} {verb} tried again"
+                f"{actor.stage} {what}: {why}; the shard{'s' * (verb == 'are')} {verb} tried again",
+                stage=actor.stage,
+                shard=shards[0],
             )
 
     def _may_try(self, unit: Unit, actor: Hired, with_node: bool, *, last: bool) -> bool:
@@ -236,7 +238,9 @@ class RayRun:
             in_hand = self._image_id(unit.shard, actor.row)
         if trouble.died(careful=actor.careful, row=actor.row, in_hand=in_hand):
             self.reporter.note(
-                f"{unit.specialist} {unit.shard}: image {in_hand} kills the process; it is left out"
+                f"{unit.specialist} {unit.shard}: image {in_hand} kills the process; it is left out",
+                stage=unit.specialist,
+                shard=unit.shard,
             )
         if last and trouble.hopeless:
             self.hands.give_up(unit, f"its actor died {trouble.deaths} times, and no one image is to blame")
