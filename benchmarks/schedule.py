@@ -64,15 +64,7 @@ def simulated(shards: int, seconds: float, actors: int) -> None:
     for number in range(max(1, actors // 64)):
         ray.add_node(f"node{number}", CPU=max(64.0, 1.0 * actors))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run = RayRun(
-        ray,
-        plan,
-        DATASET,
-        reporter,
-        lambda stage: partial(StubWorker, seconds),
-        clock=ray,
-        ask_for=ray.ask_for,
-    )
+    run = RayRun(ray, plan, DATASET, reporter, lambda stage: partial(StubWorker, seconds), ray, ray)
     run.execute()
     units = STAGES * shards
     assert sum(progress.units_done for progress in reporter.stages.values()) == units
@@ -86,11 +78,12 @@ def simulated(shards: int, seconds: float, actors: int) -> None:
 
 
 def real(shards: int, seconds: float, actors: int) -> None:
-    from data_engine.runner.cluster import connect
+    from data_engine.runner.cluster import Cluster, connect
 
     ray, ours = connect(None)
+    cluster = Cluster(ray)
     plan, reporter = plan_of(shards, actors // STAGES, 0)
-    run = RayRun(ray, plan, DATASET, reporter, lambda stage: partial(SleepWorker, seconds))
+    run = RayRun(ray, plan, DATASET, reporter, lambda stage: partial(SleepWorker, seconds), cluster)
     cpu = time.process_time()
     run.execute()
     cpu = time.process_time() - cpu
@@ -100,6 +93,7 @@ def real(shards: int, seconds: float, actors: int) -> None:
         f"real Ray, {actors} actors: {units / (time.monotonic() - since):,.0f} units/s of {actors / seconds:,.0f} that "
         f"the actors could do; driver {cpu:.1f} s of CPU, {cpu / units * 1e6:,.0f} us a unit"
     )
+    cluster.close()
     if ours:
         ray.shutdown()
 

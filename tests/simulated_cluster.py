@@ -114,7 +114,7 @@ class Method:
 
 
 class SimulatedRay:
-    """Stands where the module `ray` does; also the clock. `add_node` and `remove_node` may be called at any time,
+    """Stands where the module `ray` does, for the runner's Cluster, and for the clock. `add_node` and `remove_node` may be called at any time,
     or at a moment with `at`."""
 
     exceptions = exceptions
@@ -166,6 +166,10 @@ class SimulatedRay:
         self._free.pop(name, None)
         for actor in [a for a in self.actors if a.node == name and a.alive]:
             self._end(actor, f"The actor died because its node has died. Node Id: {name}")
+
+    silent = False
+
+    def check(self) -> None: ...
 
     def ask_for(self, bundles: list[dict[str, float]]) -> None:
         self.asked.append(bundles)

@@ -48,8 +48,8 @@ class Job:
             DATASET,
             self.reporter,
             lambda stage: self.stubs[stage.name],
-            clock=self.ray,
-            ask_for=self.ray.ask_for,
+            self.ray,
+            self.ray,
         )
         run.execute()
         for name, progress in self.reporter.stages.items():

@@ -6,16 +6,23 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 from data_engine.errors import ClusterError, MissingPackageError
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-_HEAD_SECONDS = 3.0
-_HEAD_PATIENCE = 25.0
+log = logging.getLogger("data_engine")
+
+_ASK_SECONDS = 1.0
+_SILENT_SECONDS = 5.0
+_LOST_SECONDS = 30.0
 
 
 def connect(address: str | None) -> tuple[ModuleType, bool]:
@@ -50,42 +57,78 @@ def connect(address: str | None) -> tuple[ModuleType, bool]:
     return ray, True
 
 
-def request_room(bundles: list[dict[str, float]]) -> None:
-    """Ask the cluster's autoscaler, where there is one, for nodes that hold all these at once; [] withdraws it."""
-    from ray.autoscaler.sdk import request_resources
+class Cluster:
+    """What a run asks of a cluster's head, by a thread of its own.
 
-    request_resources(bundles=bundles)
-
-
-class HeadWatch:
-    """Looks every few seconds whether the cluster's head still answers.
-
-    Ray's own client ends the whole process, without an exception, a minute after it lost the head; so that must
-    be noticed before, and nothing may be asked of Ray afterwards.
+    Ray's client waits where the head does not answer, and ends the whole process, without an exception, a minute
+    after it lost it. So the run itself never waits for the head, and notices before that minute is over.
     """
 
     def __init__(self, ray: ModuleType) -> None:
+        self._ray = ray
         self._address: str = ray.get_runtime_context().gcs_address
-        self._asked = self._answered = time.monotonic()
-        self.lost = False
+        self._nodes: list[dict[str, Any]] = ray.nodes()
+        self._answered = time.monotonic()
+        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="cluster", daemon=True)
+        self._thread.start()
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes as `ray.nodes()` gave them a second ago, or before the head fell silent."""
+        return self._nodes
+
+    @property
+    def silent(self) -> bool:
+        """Whether the head owes an answer: then nothing should be asked of Ray that needs it."""
+        return time.monotonic() - self._answered > _SILENT_SECONDS
+
+    @property
+    def lost(self) -> bool:
+        return time.monotonic() - self._answered > _LOST_SECONDS
 
     def check(self) -> None:
         """Raises ClusterError where the head has not answered for half a minute."""
-        now = time.monotonic()
-        if now - self._asked < _HEAD_SECONDS:
-            return
-        try:
-            _check_reachable(self._address, timeout=_HEAD_SECONDS)
-        except OSError as error:
-            self.lost = time.monotonic() - self._answered > _HEAD_PATIENCE
-            if self.lost:
-                raise ClusterError(
-                    f"the head of the Ray cluster at {self._address} does not answer any more: {error}",
-                    "finished shards are kept: run the same command again when the cluster is back",
-                ) from error
-        else:
-            self._answered = time.monotonic()
-        self._asked = time.monotonic()
+        if self.lost:
+            raise ClusterError(
+                f"the head of the Ray cluster at {self._address} does not answer any more",
+                "finished shards are kept: run the same command again when the cluster is back",
+            )
+
+    def kill(self, actor: Any) -> None:
+        self._jobs.put(lambda: self._ray.kill(actor))
+
+    def ask_for(self, bundles: list[dict[str, float]]) -> None:
+        """Ask the autoscaler, where there is one, for nodes that hold all these at once; [] withdraws it."""
+        from ray.autoscaler.sdk import request_resources
+
+        self._jobs.put(lambda: request_resources(bundles=bundles))
+
+    def close(self) -> None:
+        """Wait until what was asked is done, unless the head is silent."""
+        self._jobs.put(None)
+        while self._thread.is_alive() and not self.silent:
+            self._thread.join(timeout=0.1)
+
+    def _work(self) -> None:
+        asked = self._answered
+        while True:
+            job: Callable[[], object] | None = self._look
+            with suppress(Empty):
+                job = self._jobs.get(timeout=max(0.0, asked + _ASK_SECONDS - time.monotonic()))
+            if job is None:
+                return
+            if job == self._look:
+                asked = time.monotonic()
+            try:
+                _check_reachable(self._address)  # or Ray would wait, and could not be left before it gives up
+                job()
+            except Exception as error:  # noqa: BLE001 - Ray has a dozen; what counts is that there was no answer
+                log.debug("the cluster's head: %s", error)
+            else:
+                self._answered = time.monotonic()
+
+    def _look(self) -> None:
+        self._nodes = self._ray.nodes()
 
 
 def offer_token() -> None:
@@ -101,8 +144,8 @@ def offer_token() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def _check_reachable(address: str, timeout: float = 10) -> None:
+def _check_reachable(address: str) -> None:
     """Ray's own client ends the whole process where nobody listens; this raises OSError instead."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

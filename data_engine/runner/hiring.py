@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_engine.errors import ClusterError, SpecialistError
 from data_engine.runner.actor import UnitActor
+from data_engine.runner.cluster import Cluster
 from data_engine.runner.plan import Hire, Stage
 from data_engine.runner.room import Room
 
@@ -91,26 +92,25 @@ class Team:
 
 
 class Crew:
-    """All actors of a run. `ready` gives how many units of a stage could be begun now; `ask_for` tells the
-    cluster's autoscaler what there should be room for."""
+    """All actors of a run. `ready` gives how many units of a stage could be begun now."""
 
     def __init__(
         self,
         ray: ModuleType,
+        cluster: Cluster,
         teams: dict[str, Team],
         hire: Hire,
         ready: Callable[[str], int],
         note: Callable[[str], None],
-        ask_for: Callable[[list[dict[str, float]]], None],
     ) -> None:
         self.ray = ray
+        self.cluster = cluster
         self.teams = teams
         self.streams: dict[Any, Hired] = {}
-        self.room = Room(ray.nodes())
+        self.room = Room(cluster.nodes())
         self._hire = hire
         self._ready = ready
         self._note = note
-        self._ask_for = ask_for
         self._arguments: dict[str, list[Any]] = {}
         self._asked: list[dict[str, float]] = []
 
@@ -120,7 +120,7 @@ class Crew:
 
     def look(self) -> None:
         """See which nodes there are now."""
-        self.room = Room(self.ray.nodes())
+        self.room = Room(self.cluster.nodes())
         for team in self.teams.values():
             for actor in team.actors:
                 if actor.node is None and actor.assumed not in self.room.free:
@@ -182,14 +182,14 @@ class Crew:
                 )
                 wanted += [{k: v for k, v in part.wants.items() if v}] * count
         if wanted != self._asked:
-            self._ask_for(wanted)
+            self.cluster.ask_for(wanted)
             self._asked = wanted
 
     def dismiss(self, actor: Hired) -> None:
         team = self.teams[actor.stage]
         if actor not in team.actors:
             return
-        self.ray.kill(actor.handle)
+        self.cluster.kill(actor.handle)
         team.actors.discard(actor)
         team.idle.pop(actor, None)
         team.busy -= actor.works
@@ -201,7 +201,7 @@ class Crew:
         for actor in list(self.actors):
             self.dismiss(actor)
         if self._asked:
-            self._ask_for([])
+            self.cluster.ask_for([])
 
     def placed(self, actor: Hired, node: str) -> None:
         """Ray says where an actor is."""

@@ -22,13 +22,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_engine.dataset import Dataset
-from data_engine.errors import ClusterError, DatasetError, FdeError, SpecialistError
+from data_engine.errors import DatasetError, FdeError, SpecialistError
 from data_engine.runner.actor import Report
-from data_engine.runner.cluster import HeadWatch, connect, request_room
+from data_engine.runner.cluster import Cluster, connect
 from data_engine.runner.hands import Hands
 from data_engine.runner.hiring import Crew, Hired, Team
 from data_engine.runner.plan import Hire, Plan, Unit
@@ -56,10 +55,7 @@ class Clock(Protocol):
 
 
 class RayRun:
-    """One run of a plan. `execute` returns when every unit is done or has failed for good.
-
-    `check_head` is called every second and raises ClusterError where the cluster's head is lost.
-    """
+    """One run of a plan. `execute` returns when every unit is done or has failed for good."""
 
     def __init__(
         self,
@@ -68,27 +64,24 @@ class RayRun:
         dataset: Dataset,
         reporter: Reporter,
         hire: Hire,
-        *,
+        cluster: Cluster,
         clock: Clock = time,
-        check_head: Callable[[], None] = lambda: None,
-        ask_for: Callable[[list[dict[str, float]]], None] = request_room,
     ) -> None:
         self.ray = ray
         self.dataset = dataset
         self.reporter = reporter
         self.clock = clock
-        self.check_head = check_head
+        self.cluster = cluster
         self.queue = Queue(plan)
         self.troubles = Troubles()
         self.teams = {name: Team(stage, reporter.stages[name]) for name, stage in plan.stages.items()}
         self.crew = Crew(
-            ray, self.teams, hire, lambda name: len(self.queue.ready[name]), reporter.note, ask_for
+            ray, cluster, self.teams, hire, lambda name: len(self.queue.ready[name]), reporter.note
         )
         self.hands = Hands(self.crew, self.queue, self.troubles, reporter.note, plan.finished)
         self.relist = Relist(plan)
         self._changed = True
         self._hired = self._looked = -math.inf
-        self._lost = False
 
     def execute(self) -> None:
         """Do the plan. Raises the error of what stops the whole run; its actors end in any case."""
@@ -97,7 +90,7 @@ class RayRun:
                 now = self.clock.monotonic()
                 if now - self._looked >= _LOOK_SECONDS:
                     self._look(now)
-                if self._changed and now - self._hired >= _HIRE_SECONDS:
+                if self._changed and now - self._hired >= _HIRE_SECONDS and not self.cluster.silent:
                     self._hired, self._changed = now, self.crew.hire(now)
                 self.hands.assign(now)
                 self._react()
@@ -105,16 +98,11 @@ class RayRun:
         finally:
             self._count_time(self.clock.monotonic())
             self.relist.close()
-            if not self._lost:
-                self.crew.dismiss_all()
+            self.crew.dismiss_all()
 
     def _look(self, now: float) -> None:
-        """Once a second: what no message tells."""
-        try:
-            self.check_head()
-        except ClusterError:
-            self._lost = True  # and with it the way to the actors
-            raise
+        """Once a second: what no message tells. Raises ClusterError where the cluster's head is lost."""
+        self.cluster.check()
         self.crew.look()
         self._count_time(now)
         if now - self._looked < 10 * _LOOK_SECONDS:  # else it was this process that did not listen
@@ -278,9 +266,10 @@ class RayRun:
 def run_on_ray(plan: Plan, dataset: Dataset, reporter: Reporter, address: str | None, hire: Hire) -> None:
     """Do every unit of the plan on a Ray cluster. Raises the error of what stops the whole run."""
     ray, ours = connect(address)
-    watch = HeadWatch(ray)
+    cluster = Cluster(ray)
     try:
-        RayRun(ray, plan, dataset, reporter, hire, check_head=watch.check).execute()
+        RayRun(ray, plan, dataset, reporter, hire, cluster).execute()
     finally:
-        if ours and not watch.lost:
+        cluster.close()
+        if ours:
             ray.shutdown()
