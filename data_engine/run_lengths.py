@@ -3,10 +3,14 @@ that is cut, and trusts the numbers with its memory."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from data_engine.errors import ImageError
+from data_engine.image import MAX_PIXELS
 
 _MOST_CHARACTERS = 7
 """Of one number: 35 bits hold any run of an image."""
@@ -38,6 +42,18 @@ def run_lengths(counts: str) -> NDArray[np.int64]:
     runs[1::2] = runs[1::2].cumsum()
     runs[2::2] = runs[2::2].cumsum()
     return runs
+
+
+def sound(mask: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored mask as it is, `{"size": [h, w], "counts": str}`. Raises ImageError where its runs do not fill it.
+
+    For masks on their way to pycocotools: of one that is too short it gives what happens to lie in memory.
+    """
+    height, width = (int(side) for side in mask["size"])
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise ImageError("bad_annotation", f"a mask of {width} x {height} pixels")
+    check_fills(run_lengths(mask["counts"]), height, width)
+    return mask
 
 
 def check_fills(runs: NDArray[np.int64], height: int, width: int) -> None:

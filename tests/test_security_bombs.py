@@ -8,16 +8,22 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pycocotools import mask as coco_mask
 
-from data_engine.errors import FdeError, ImageError, SourceError
+from data_engine.errors import DatasetError, FdeError, ImageError, SourceError
 from data_engine.image import MAX_SCANS, decode, inspect
 from data_engine.ingest.run import ingest
+from data_engine.noise.masks import cut
+from data_engine.quality.coco import sound_mask
+from data_engine.run_lengths import sound
+from data_engine.scenes.sheet import _traced
 from data_engine.shards import read_provenance
 from data_engine.storage import Store
 from tests.ingested import failures, labels
@@ -252,3 +258,36 @@ def test_a_picture_of_every_kind_of_bomb_costs_itself(tmp_path: Path) -> None:
     summary = ingest(str(put(tmp_path / "source", {"sound.jpg": jpeg(5), **files})), str(tmp_path / "ds"))
     assert summary.keys == 1 + len(FINE)
     assert sum(summary.failures.values()) == len(BOMBS) - len(FINE)
+
+
+# --- masks of a data set that was not written here
+
+MASKS = [
+    {"size": [400, 400], "counts": "5"},
+    {"size": [4, 4], "counts": "0PPP_n1"},
+    {"size": [4, 4], "counts": "o" * 7},
+    {"size": [4, 4], "counts": ""},
+    {"size": [-4, -4], "counts": "`0"},
+    {"size": [100_000, 100_000], "counts": "`0"},
+    {"size": [4, 4], "counts": "\x00\xff"},
+]
+
+
+@pytest.mark.parametrize("mask", MASKS, ids=str)
+def test_run_lengths_that_are_none_never_reach_pycocotools(mask: dict[str, Any]) -> None:
+    """It gives what lies in memory for a mask that is too short: 160,000 pixels for the first of these."""
+    with pytest.raises(ImageError):
+        sound(mask)
+    with pytest.raises(DatasetError, match="the data set holds"):
+        sound_mask(mask)
+    with pytest.raises(ImageError):
+        cut(mask, (0.0, 0.0, 2.0, 2.0))
+    picture = PIL.Image.new("RGB", (40, 40))
+    said = [{"mask": mask, "box": [0.0, 0.0, 2.0, 2.0]}]
+    assert _traced(picture, said).tobytes() == picture.tobytes()
+
+
+def test_masks_that_are_some_pass() -> None:
+    rle = coco_mask.encode(np.asfortranarray(pixels(3, 40, 30)[..., 0] > 100))
+    mask = {"size": [30, 40], "counts": rle["counts"].decode()}
+    assert sound(mask) is mask and sound_mask(mask) is mask

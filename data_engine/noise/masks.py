@@ -9,6 +9,7 @@ import numpy as np
 import pycocotools.mask
 
 from data_engine.noise.page import Box
+from data_engine.run_lengths import sound
 
 Mask = dict[str, Any]
 
@@ -32,7 +33,7 @@ def united(a: Mask, b: Mask) -> Mask:
     """Both. Masks of different sizes cannot be: then the first."""
     if a["size"] != b["size"]:
         return a
-    return _plain(pycocotools.mask.merge([a, b]))
+    return _plain(pycocotools.mask.merge([sound(a), sound(b)]))
 
 
 def _sampled(old0: float, old1: float, new0: float, new1: float, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +44,8 @@ def _sampled(old0: float, old1: float, new0: float, new1: float, size: int) -> t
 
 
 def _pixels(mask: Mask) -> np.ndarray:
-    pixels: np.ndarray = pycocotools.mask.decode({"size": mask["size"], "counts": mask["counts"]})
+    whole = sound(mask)
+    pixels: np.ndarray = pycocotools.mask.decode({"size": whole["size"], "counts": whole["counts"]})
     return pixels
 
 

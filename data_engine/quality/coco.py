@@ -6,6 +6,7 @@ texts of a region, its mask and its scores name it as theirs. Categories are tex
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import pyarrow.compute as pc
 
 from data_engine.dataset import Dataset
 from data_engine.entry_point import did_you_mean
-from data_engine.errors import DatasetError
+from data_engine.errors import DatasetError, ImageError
+from data_engine.run_lengths import sound
 
 Coco = dict[str, Any]
 
@@ -97,7 +99,7 @@ def results(
             "score": score,
         }
         if mask is not None:
-            row["segmentation"] = mask
+            row["segmentation"] = sound_mask(mask)
         rows.append(row)
     return rows
 
@@ -110,6 +112,16 @@ def detections(dataset: Dataset, source: str, *, masks: bool = False) -> pa.Tabl
     check_source(dataset, source)
     parts = [_detections(dataset.annotations(source, shard, _COLUMNS), masks) for shard in dataset.shards]
     return pa.concat_tables(parts) if parts else _detections(_nothing(), masks)
+
+
+def sound_mask(mask: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stored mask as it is. Raises DatasetError where its run lengths are none, or another picture's."""
+    try:
+        return sound(mask)
+    except ImageError as error:
+        raise DatasetError(
+            f"the data set holds {error.message}", "annotate its shard anew: no specialist stores such a mask"
+        ) from error
 
 
 def check_source(dataset: Dataset, source: str) -> None:

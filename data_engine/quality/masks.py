@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_engine.dataset import Dataset
-from data_engine.quality.coco import check_source
+from data_engine.quality.coco import check_source, sound_mask
 from data_engine.quality.shares import Shares
 
 _COLUMNS = ["kind", "parent_id", "mask", "score"]
@@ -92,4 +92,4 @@ def _iou(a: dict[str, Any], b: dict[str, Any]) -> float:
     """IoU of two run-length encodings; 0 where they are of pictures of different sizes."""
     from pycocotools import mask
 
-    return max(0.0, float(mask.iou([a], [b], [0])[0, 0]))
+    return max(0.0, float(mask.iou([sound_mask(a)], [sound_mask(b)], [0])[0, 0]))

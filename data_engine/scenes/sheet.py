@@ -21,6 +21,9 @@ import PIL.ImageFilter
 import PIL.ImageFont
 import pycocotools.mask
 
+from data_engine.errors import ImageError
+from data_engine.run_lengths import sound
+
 _COLOURS = (
     (230, 25, 75), (0, 130, 200), (60, 150, 60), (245, 130, 48), (145, 30, 180), (0, 128, 128),
     (170, 110, 40), (240, 50, 180), (128, 0, 0), (0, 0, 128),
@@ -103,7 +106,10 @@ def _traced(picture: PIL.Image.Image, said: Said) -> PIL.Image.Image:
         if mask is None or row.get("box") is None or mask["counts"] in drawn:
             continue
         drawn.add(mask["counts"])
-        whole = PIL.Image.fromarray(_decoded(mask) * np.uint8(255))
+        try:
+            whole = PIL.Image.fromarray(_decoded(mask) * np.uint8(255))
+        except ImageError:
+            continue  # of a data set that was not written here: there is nothing to draw
         inside = whole.resize(picture.size, PIL.Image.Resampling.BILINEAR).point(lambda v: 255 * (v >= 128))
         edge = np.asarray(inside) > np.asarray(inside.filter(PIL.ImageFilter.MinFilter(5)))
         canvas[edge] = colours[_key(row)]
@@ -111,11 +117,11 @@ def _traced(picture: PIL.Image.Image, said: Said) -> PIL.Image.Image:
 
 
 def _decoded(mask: Mapping[str, Any]) -> np.ndarray:
-    """Pixels of a COCO RLE, (h, w) of 0 and 1."""
+    """Pixels of a COCO RLE, (h, w) of 0 and 1. Raises ImageError for run lengths that are none."""
     with warnings.catch_warnings():
         # pycocotools' decode still has NumPy 1's __array__.
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-        decoded: np.ndarray = pycocotools.mask.decode(dict(mask))
+        decoded: np.ndarray = pycocotools.mask.decode(dict(sound(mask)))
     return decoded
 
 

@@ -13,6 +13,7 @@ import pycocotools.mask
 from numpy.typing import NDArray
 
 from data_engine.errors import MissingPackageError
+from data_engine.run_lengths import sound
 
 MAX_POINTS = 20
 """Corners of one polygon, at most."""
@@ -35,13 +36,13 @@ def outlines(mask: Mapping[str, Any]) -> list[NDArray[np.float64]]:
     """Polygons (n, 2) of x, y in pixels around each part of a COCO run-length mask, the largest first.
 
     Each runs clockwise as seen in the image, from the corner with the smallest x + y. Empty for an empty
-    mask. Raises MissingPackageError without OpenCV.
+    mask. Raises MissingPackageError without OpenCV, ImageError for run lengths that are none.
     """
     try:
         import cv2
     except ImportError as error:
         raise MissingPackageError.of(error.name or "cv2", "ocr") from error
-    rle = {"size": list(mask["size"]), "counts": mask["counts"]}
+    rle = {"size": list(mask["size"]), "counts": sound(mask)["counts"]}
     x, y, width, height = (int(v) for v in pycocotools.mask.toBbox(rle))
     if not width or not height:
         return []
