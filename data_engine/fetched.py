@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
+from data_engine.blanked import blanked
 from data_engine.errors import ModelLoadError
 from data_engine.patience import patiently
 from data_engine.remote import native
@@ -61,7 +62,7 @@ def fetch(url: str) -> Path:
     path = path.rstrip("/")
     files = _listing(filesystem, path, url)
     facts = [(name, info.size, _version(filesystem, info)) for name, info in files.items()]
-    key = hashlib.sha256(json.dumps([_without_secrets(url), facts]).encode()).hexdigest()[:32]
+    key = hashlib.sha256(json.dumps([blanked(url), facts]).encode()).hexdigest()[:32]
     folder = _cache() / key
     # A file keeps its name, and a folder too: some libraries look at it.
     target = folder / PurePosixPath(path).name
@@ -80,16 +81,9 @@ def _cache() -> Path:
     return (Path(chosen) if chosen else Path.home() / ".cache" / "florence-data-engine") / "models"
 
 
-def _without_secrets(url: str) -> str:
-    base = url.partition("?")[0]
-    scheme, mark, rest = base.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
-
-
 def _listing(filesystem: pa.fs.FileSystem, path: str, url: str) -> dict[str, pa.fs.FileInfo]:
     """Files by their place below `path`; an empty name for `path` itself where it is a file."""
-    with storage_errors(url):
+    with storage_errors(blanked(url)):
         info = filesystem.get_file_info(path)
         if info.type == pa.fs.FileType.File:
             return {"": info}
@@ -97,14 +91,12 @@ def _listing(filesystem: pa.fs.FileSystem, path: str, url: str) -> dict[str, pa.
     files = {f.path[len(path) :].strip("/"): f for f in found if f.type == pa.fs.FileType.File}
     if not files:
         raise ModelLoadError(
-            f"there is nothing at {_without_secrets(url)}",
+            f"there is nothing at {blanked(url)}",
             "correct the recipe's argument, or put the model there",
         )
     outside = [name for name in files if ".." in PurePosixPath(name).parts or "\\" in name]
     if outside:
-        raise ModelLoadError(
-            f"{_without_secrets(url)} holds {outside[0]!r}, which lies outside of it", "remove it"
-        )
+        raise ModelLoadError(f"{blanked(url)} holds {outside[0]!r}, which lies outside of it", "remove it")
     return dict(sorted(files.items()))
 
 

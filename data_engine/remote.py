@@ -6,6 +6,7 @@ again while the store stumbles (data_engine.patience). So Parquet, Arrow's datas
 
 from __future__ import annotations
 
+import errno
 import io
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.fs
 
+from data_engine.blanked import blanked
 from data_engine.errors import StorageError
 from data_engine.patience import patiently
 
@@ -40,7 +42,7 @@ def open_store(url: str) -> tuple[pa.fs.FileSystem, str]:
     """The filesystem of a URL and the path in it. Raises StorageError for an unknown scheme."""
     try:
         # Arrow may ask where the bucket is.
-        inner, path = patiently(url, lambda: pa.fs.FileSystem.from_uri(url))
+        inner, path = patiently(blanked(url), lambda: pa.fs.FileSystem.from_uri(url))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError):
         pass
     else:
@@ -49,7 +51,7 @@ def open_store(url: str) -> tuple[pa.fs.FileSystem, str]:
         other, path = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
         raise StorageError(
-            f"cannot open {url!r}: {error}", "use a path, or a URL whose fsspec package is installed"
+            f"cannot open {blanked(url)!r}: {error}", "use a path, or a URL whose fsspec package is installed"
         ) from error
     return pa.fs.PyFileSystem(_Patient(pa.fs.PyFileSystem(pa.fs.FSSpecHandler(other)))), path
 
@@ -102,6 +104,12 @@ def put(filesystem: pa.fs.FileSystem, path: str, data: pa.Buffer) -> None:
     closed after its first request failed.
     """
     inner = native(filesystem)
+    if inner.type_name == "gcs":
+        # Arrow lists a folder of GCS by an empty object of its name.
+        folder = path.rpartition("/")[0]
+        if folder not in filesystem.handler.folders:
+            inner.create_dir(folder, recursive=True)
+            filesystem.handler.folders.add(folder)
     if inner.type_name == "s3" and data.size <= _ONE_PUT_BYTES:
         inner = filesystem.handler.one_put
     with ThreadPoolExecutor(1, thread_name_prefix="upload") as alone:
@@ -123,6 +131,7 @@ class _Patient(pa.fs.FileSystemHandler):  # type: ignore[misc]
 
     def __init__(self, inner: pa.fs.FileSystem) -> None:
         self.inner = inner
+        self.folders: set[str] = set()
         self.one_put = _quick_to_answer(inner, allow_delayed_open=True) if inner.type_name == "s3" else inner
 
     def __eq__(self, other: object) -> bool:
@@ -151,6 +160,7 @@ class _Patient(pa.fs.FileSystemHandler):  # type: ignore[misc]
         patiently(path, lambda: self.inner.create_dir(path, recursive=recursive))
 
     def delete_dir(self, path: str) -> None:
+        self.folders.clear()
         _gone(path, lambda: self.inner.delete_dir(path))
 
     def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
@@ -193,9 +203,12 @@ def _gone(path: str, delete: Callable[[], None]) -> None:
         tried += 1
         try:
             delete()
-        except FileNotFoundError:
-            if tried == 1:
+        except OSError as error:
+            # GCS says it without a number.
+            if not isinstance(error, FileNotFoundError) and "No such directory" not in str(error):
                 raise
+            if tried == 1:
+                raise FileNotFoundError(errno.ENOENT, str(error)) from error
 
     patiently(path, once)
 
