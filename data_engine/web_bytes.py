@@ -15,7 +15,7 @@ import threading
 import time
 from contextlib import closing, suppress
 from functools import cache
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from data_engine import __version__
 from data_engine.addresses import connected
@@ -28,6 +28,9 @@ REDIRECTS = 5
 ATTEMPTS = 3
 _PAUSE = 0.5
 _PART = 1 << 20
+_SAFE = "%/:?@!$&'()*+,;=-._~[]|"
+"""What is sent as it is written; a blank or a letter beyond ASCII is encoded."""
+
 _GONE = frozenset({404, 410})
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -66,7 +69,7 @@ def _followed(url: str, offset: int | None, limit: int, deadline: float) -> byte
 
 def _parts(url: str) -> SplitResult:
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\x00-\x20\x7f]", url):
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\x00-\x1f\x7f]", url):
         raise ImageError("unreadable", f"{url[:200]!r} is no address of a web server")
     return parts
 
@@ -87,11 +90,13 @@ def _asked(url: str, parts: SplitResult, offset: int | None, limit: int, deadlin
             sock = _tls().wrap_socket(sock, server_hostname=host)
         connection = http.client.HTTPConnection(host, port)
         connection.sock = sock
-        target = parts.path or "/"
+        target = quote(parts.path or "/", safe=_SAFE)
         headers = {"User-Agent": f"florence-data-engine/{__version__}", "Accept-Encoding": "identity"}
         if offset is not None:
             headers["Range"] = f"bytes={offset}-{offset + limit - 1}"
-        connection.request("GET", f"{target}?{parts.query}" if parts.query else target, headers=headers)
+        connection.request(
+            "GET", f"{target}?{quote(parts.query, safe=_SAFE)}" if parts.query else target, headers=headers
+        )
         with closing(connection), closing(connection.getresponse()) as response:
             if location := _leads_to(response):
                 return location

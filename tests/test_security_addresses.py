@@ -315,7 +315,8 @@ def test_a_file_and_a_part_of_it(allowed: None) -> None:
     with web_server(bytes_of(b"0123456789")) as (url, asked):
         assert fetch(f"{named(url)}/a%20b?x=1", None, 100) == b"0123456789"
         assert fetch(named(url), None, 4) == b"0123"
-        assert asked == ["/a%20b?x=1", "/"]
+        assert fetch(f"{named(url)}/grün b?q=ä", None, 4) == b"0123"
+        assert asked == ["/a%20b?x=1", "/", "/gr%C3%BCn%20b?q=%C3%A4"]
     with web_server(part) as (url, _):
         assert fetch(named(url), 2, 3) == b"234"
 

@@ -19,9 +19,11 @@ from data_engine.errors import DatasetError
 from data_engine.logs import JsonLine, PlainLine
 from data_engine.recipe import Recipe, SpecialistPart
 from data_engine.runner.plan import make_plan
+from data_engine.runner.progress import Reporter
 from data_engine.schema import ANNOTATIONS
 from data_engine.shards import read_provenance, write_shard
 from data_engine.terminal_text import plain, plain_lines
+from pipelines.annotate import annotate
 from pipelines.cli import main
 from tests.hostile_rows import honest, with_rows
 from tests.picture_files import png
@@ -174,6 +176,14 @@ def test_no_command_sends_orders_of_a_data_set_to_a_terminal(folder: Path, fde: 
 def test_a_crafted_key_is_escaped_in_errors_too(folder: Path, fde: Fde) -> None:
     code, out, err = fde("ingest", "/nowhere/\x1b[31mred", str(folder))
     assert code == 3 and "\\x1b[31mred" in err and orderly(out, err)
+
+
+def test_an_image_without_a_name_is_one_all_the_same(folder: Path) -> None:
+    dataset = with_rows(Dataset.open(str(folder)), {"keys": []})
+    part = SpecialistPart(use="tests.toy_specialists:Numbers")
+    recipe = Recipe(name="toy", specialists={"numbers": part}).check()
+    annotate(dataset, recipe, runner="inline", reporter=Reporter(terminal=False))
+    assert dataset.sql("FROM texts").num_rows == 3
 
 
 # --- names of folders

@@ -49,9 +49,9 @@ def unread_pictures(
     def one(row: dict[str, Any]) -> Picture:
         if row["image_id"] in skip:
             error = ImageError("killed_worker", "the process died whenever it worked on this image")
-            return Picture(row["image_id"], row["keys"][0], row["uri"], None, error)
+            return Picture(row["image_id"], _key(row), row["uri"], None, error)
         pixels = np.broadcast_to(_NO_PIXELS, (row["height"], row["width"], 3))
-        return Picture(row["image_id"], row["keys"][0], row["uri"], Image(row["image_id"], pixels), None)
+        return Picture(row["image_id"], _key(row), row["uri"], Image(row["image_id"], pixels), None)
 
     for rows in dataset.image_batches(shard, batch, _SIZES):
         yield [one(row) for row in rows.to_pylist()]
@@ -86,7 +86,7 @@ def read_pictures(
         except ImageError as caught:
             # Without its traceback, whose frames keep the image's bytes.
             error = ImageError(caught.reason, caught.message)
-        return Picture(row["image_id"], row["keys"][0], row["uri"], image, error)
+        return Picture(row["image_id"], _key(row), row["uri"], image, error)
 
     with (
         ByteReader(rows_of=dataset.url) as reader,
@@ -104,6 +104,11 @@ def read_pictures(
             for futures in waiting:
                 for future in futures:
                     future.cancel()
+
+
+def _key(row: dict[str, Any]) -> str:
+    """The first name of an image; empty in an index that was not written here and has none."""
+    return next(iter(row["keys"] or ()), "")
 
 
 def _pieces(batches: Iterator[pa.RecordBatch], single_from: int | None) -> Iterator[pa.RecordBatch]:
