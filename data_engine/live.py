@@ -26,6 +26,8 @@ from data_engine.errors import DatasetError, FdeError
 EVERY = 10.0
 """Seconds between two renewals."""
 
+_LAST_BEAT_SECONDS = 30.0
+
 _GONE_AFTER = 5
 """Intervals without a renewal after which a driver counts as gone."""
 
@@ -80,7 +82,9 @@ def beating(
         yield
     finally:
         ended.set()
-        thread.join()
+        # A store that is out of reach holds a beat up for minutes; this process need not wait for it. The file that
+        # the beat may leave is one of a driver that is gone, whose record is there.
+        thread.join(_LAST_BEAT_SECONDS)
 
 
 def forget(dataset: Dataset, run_id: str) -> None:

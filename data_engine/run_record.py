@@ -60,6 +60,9 @@ _INCOMPLETE: dict[str, Any] = {"status": "incomplete", "exit_code": IncompleteEr
 _INTERRUPTED: dict[str, Any] = {"status": "interrupted", "exit_code": 130}
 _FAILED: dict[str, Any] = {"status": "failed", "exit_code": 1}
 
+_NO_RECORD = (ValueError, TypeError, KeyError, AttributeError, OverflowError, pa.ArrowException)
+"""What comes of a live file that this version did not write."""
+
 _PACKAGES = ("ray", "torch", "transformers", "pyarrow", "duckdb", "numpy")
 
 
@@ -167,19 +170,15 @@ def _end(dataset: Dataset, run_id: str, told: Mapping[str, Any]) -> None:
 def bury(dataset: Dataset, mine: str | None = None) -> None:
     """Make records, of status `lost`, of the drivers that are gone, and remove their live files.
 
-    A driver that was only out of reach replaces its record by the true one when it ends.
+    A driver that was only out of reach replaces its record by the true one when it ends. A record that is there
+    already is left as it is: the driver ended, and could not remove its live file.
     """
     for driver in live.drivers(dataset, mine):
         if driver.gone:
-            try:
-                _end(dataset, driver.run_id, {**driver.told, "status": "lost"})
-            except (
-                ValueError,
-                TypeError,
-                KeyError,
-                pa.ArrowException,
-            ):  # no file of ours, or of another version
-                live.forget(dataset, driver.run_id)
+            with suppress(*_NO_RECORD):
+                if not dataset.store.exists(f"runs/{driver.run_id}.parquet"):
+                    dataset.write_run(driver.run_id, _rows(driver.run_id, {**driver.told, "status": "lost"}))
+            live.forget(dataset, driver.run_id)
 
 
 def _stage(stage: Stage, progress: StageProgress) -> dict[str, Any]:

@@ -169,6 +169,18 @@ def test_a_driver_that_is_gone_becomes_a_record_and_stops_nobody(dataset):
     assert rows == [("lost", 1, 4, 9.0, 2.0, 0.5)]
 
 
+def test_a_record_that_is_there_is_not_made_anew_of_a_live_file_that_stayed(dataset):
+    run(dataset, recipe(numbers=part("Numbers")))
+    ((mine,),) = ask(dataset, "SELECT run_id FROM runs")
+    write_live(dataset, mine, age=60)
+    run(dataset, recipe(same=part("Same")))
+    assert ask(dataset, "SELECT stage, status FROM runs ORDER BY 1") == [
+        ("numbers", "done"),
+        ("same", "done"),
+    ]
+    assert live.drivers(dataset) == []
+
+
 def test_a_process_of_this_machine_that_ended_is_gone_at_once(dataset):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
@@ -186,8 +198,13 @@ def test_ages_are_told_against_the_own_file_where_there_is_one(dataset):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[1]", b"{", b'{"stages": 3}', b"[" * 100_000, b'{"stages": {"numbers": 1}}']
-)
+    "content",
+    [
+        b"", b"[1]", b"{", b'{"stages": 3}', b"[" * 100_000, b'{"stages": {"numbers": 1}}',
+        b'{"started": "2026-01-01T00:00:00+00:00", "seconds": 1, "versions": {}, "stages": []}',
+        b'{"started": "2026-01-01T00:00:00+00:00", "seconds": "x", "versions": {}, "stages": {"numbers": []}}',
+    ],
+)  # fmt: skip
 def test_a_live_file_that_is_none_harms_nobody(dataset, content):
     dataset.store.write_bytes("live/r1.json", content)
     path = Path(dataset.url) / "live/r1.json"

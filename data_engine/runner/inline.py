@@ -60,6 +60,8 @@ def _run_stage(
                 reporter.note(f"{stage.name} {shard}: {why}", stage=stage.name, shard=shard)
                 progress.end(shard, done=False)
                 give_up(shard, why)
+            now = time.monotonic()
+            progress.actor_seconds, begun = progress.actor_seconds + now - begun, now
     finally:
         progress.actors = 0
         progress.actor_seconds += time.monotonic() - begun
