@@ -97,6 +97,7 @@ class Actor:
         yield ""
 
     def _run(self, shards: list[str], careful: Careful | None, every: float) -> Iterator[Any]:
+        self.cluster.careful.append(careful is not None)
         return self.inside.run(shards, careful, every, clock=lambda: self.inside.worker.clock)
 
 
@@ -131,6 +132,7 @@ class SimulatedRay:
         self._pending: list[tuple[Actor, Stream, Callable[[], Iterator[Any]]]] = []
         self.actors: list[Actor] = []
         self.asked: list[list[dict[str, float]]] = []
+        self.careful: list[bool] = []
         self.most_actors = self.messages = 0
 
     # The clock.
@@ -161,11 +163,17 @@ class SimulatedRay:
         self._free[name] = dict(resources)
         self._place()
 
-    def remove_node(self, name: str) -> None:
-        self._nodes[name]["Alive"] = False
+    def remove_node(self, name: str, news_after: float = 0.0) -> None:
+        """A node goes away. With `news_after`, its actors are found dead so long before it is."""
         self._free.pop(name, None)
+        why = (
+            f"its node has died. Node Id: {name}"
+            if not news_after
+            else "connection error code 2. End of file"
+        )
         for actor in [a for a in self.actors if a.node == name and a.alive]:
-            self._end(actor, f"The actor died because its node has died. Node Id: {name}")
+            self._end(actor, f"The actor died because {why}")
+        self.at(self._now + news_after, lambda: self._nodes[name].update(Alive=False))
 
     silent = False
 

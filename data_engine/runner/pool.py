@@ -104,6 +104,7 @@ class RayRun:
         """Once a second: what no message tells. Raises ClusterError where the cluster's head is lost."""
         self.cluster.check()
         self.crew.look()
+        self.troubles.forgive(self.crew.room.total, now)
         self._count_time(now)
         if now - self._looked < 10 * _LOOK_SECONDS:  # else it was this process that did not listen
             self._end_silent(now)
@@ -230,6 +231,7 @@ class RayRun:
                 stage=unit.specialist,
                 shard=unit.shard,
             )
+        self.troubles.remember(unit, actor.node, self.clock.monotonic())
         if last and trouble.hopeless:
             self.hands.give_up(unit, f"its actor died {trouble.deaths} times, and no one image is to blame")
         return not (last and trouble.hopeless)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass
 
 from data_engine.runner.plan import Unit
@@ -13,6 +15,8 @@ _FRUITLESS_DEATHS = 10
 _NODE_DEATHS = 10
 """So many nodes may go away under a unit before it is suspected of taking them along (by their memory, say).
 On spot nodes a long unit may see several without any fault of its own."""
+
+_NODE_NEWS_SECONDS = 60.0
 
 
 @dataclass
@@ -61,12 +65,31 @@ class Troubles:
 
     def __init__(self) -> None:
         self._units: dict[Unit, Trouble] = {}
+        self._deaths: deque[tuple[float, Unit, str]] = deque()
 
     def of(self, unit: Unit) -> Trouble:
         return self._units.setdefault(unit, Trouble())
 
     def get(self, unit: Unit) -> Trouble | None:
         return self._units.get(unit)
+
+    def remember(self, unit: Unit, node: str | None, now: float) -> None:
+        """A death was held against a unit. Ray knows of a node that is gone some seconds later than of its actors."""
+        if node is not None:
+            self._deaths.append((now, unit, node))
+
+    def forgive(self, nodes: Container[str], now: float) -> None:
+        """Take back what was held against units of late where the whole node is none of these any more."""
+        for _ in range(len(self._deaths)):
+            when, unit, node = self._deaths.popleft()
+            trouble = self._units.get(unit)
+            if trouble is None or now - when > _NODE_NEWS_SECONDS:
+                continue
+            if node in nodes:
+                self._deaths.append((when, unit, node))
+            elif trouble.deaths and trouble.node_died():
+                trouble.deaths -= 1
+                trouble.fruitless = max(0, trouble.fruitless - 1)
 
     def over(self, unit: Unit) -> None:
         self._units.pop(unit, None)
