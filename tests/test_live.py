@@ -59,7 +59,8 @@ def write_live(dataset: Dataset, run_id: str, age: float = 0.0, **told: object) 
     }  # fmt: skip
     dataset.store.write_bytes(f"live/{run_id}.json", json.dumps(told).encode())
     path = Path(dataset.url) / "live" / f"{run_id}.json"
-    os.utime(path, (time.time() - age,) * 2)
+    if age:
+        os.utime(path, (time.time() - age,) * 2)
     return path
 
 
