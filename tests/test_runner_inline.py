@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,34 @@ def test_a_specialist_that_needs_no_pixels_reads_no_file(dataset, tmp_path):
     run(dataset, recipe(sizes=part("Sizes", batch=4)))
     assert dict(ask(dataset, "SELECT image_id, text FROM texts")) == known
     assert ask(dataset, "SELECT count(*) FROM failures") == [(0,)]
+
+
+def test_a_runtime_env_is_more_than_one_process_can_have_but_for_its_variables(dataset, monkeypatch):
+    monkeypatch.setenv("FDE_TOY", "before")
+    chosen = part("Surroundings", variable="FDE_TOY")
+    run(dataset, recipe(a=chosen.model_copy(update={"runtime_env": {"env_vars": {"FDE_TOY": "during"}}})))
+    assert ask(dataset, "SELECT DISTINCT split_part(text, ' ', 1) FROM texts") == [("during",)]
+    assert os.environ["FDE_TOY"] == "before"
+    with pytest.raises(SpecialistError, match=r"specialists\.b has a runtime_env with pip, which only Ray"):
+        run(dataset, recipe(b=chosen.model_copy(update={"runtime_env": {"pip": ["x"]}})))
+
+
+def test_how_a_specialist_is_run_makes_nothing_anew(dataset):
+    chosen = part("Numbers")
+    run(dataset, recipe(numbers=chosen))
+    other = chosen.model_copy(
+        update={"silence": 5.0, "resources": {"tpu": 1}, "runtime_env": {"env_vars": {"A": "b"}}}
+    )
+    assert run(dataset, recipe(numbers=other)).stages[0].units_skipped == 3
+
+
+def test_progress_knows_what_failed_and_how_long_the_stage_took(dataset):
+    (Path(dataset.url) / "images/00001.parquet").write_bytes(b"PAR1 nothing PAR1")
+    reporter = Reporter(terminal=False)
+    chosen = recipe(numbers=part("Numbers"), echo=part("Echo", needs=("numbers",)))
+    with pytest.raises(IncompleteError):
+        annotate(dataset, chosen, runner="inline", reporter=reporter)
+    numbers, echo = reporter.stages.values()
+    assert "damaged" in numbers.failed["00001"] and echo.failed == {"00001": "it needs numbers"}
+    assert not numbers.running and numbers.actors == 0
+    assert numbers.actor_seconds > 0 and len(numbers.unit_seconds) == 2

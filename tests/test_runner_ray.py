@@ -94,3 +94,42 @@ def test_stages_that_do_not_fit_together_take_turns(dataset, cluster):
 def test_several_fractional_actors_share_the_shards(dataset):
     small = part("Numbers").model_copy(update={"cpus": 0.5, "actors": 3})
     assert run(dataset, recipe(numbers=small)).stages[0].units_done == 3
+
+
+def test_short_units_are_given_together_and_one_that_kills_is_found_among_them(tmp_path, caplog):
+    write_pictures(tmp_path / "pictures", 120)
+    ingest(str(tmp_path / "pictures"), str(tmp_path / "ds"), shard_size=1)
+    dataset = Dataset.open(str(tmp_path / "ds"))
+    summary = run(dataset, recipe(fatal=part("Fails", on=[100], how="exit")))
+    assert ask(dataset, "SELECT key, reason FROM failures") == [("00100.png", "killed_worker")]
+    assert ask(dataset, "SELECT count(*), count(DISTINCT text) FROM texts") == [(119, 119)]
+    assert summary.stages[0].units_done == 120 and summary.stages[0].redone >= 4
+    assert "more: its actor died; the shards are tried again" in caplog.text
+
+
+@pytest.mark.slow
+def test_an_image_that_hangs_is_found_like_one_that_kills(dataset, caplog):
+    hangs = part("Fails", on=[13], how="hang").model_copy(update={"silence": 15})
+    run(dataset, recipe(hangs=hangs))
+    assert ask(dataset, "SELECT key, reason FROM failures") == [("00013.png", "killed_worker")]
+    assert ask(dataset, "SELECT count(*), count(DISTINCT text) FROM texts") == [(24, 24)]
+    assert "its actor gave no sign of life for 15 seconds; the shard is tried again" in caplog.text
+
+
+def test_each_specialist_has_the_variables_of_its_own_runtime_env(dataset):
+    def with_value(value: str):
+        chosen = part("Surroundings", variable="FDE_TOY")
+        return chosen.model_copy(update={"runtime_env": {"env_vars": {"FDE_TOY": value}}})
+
+    run(
+        dataset,
+        recipe(
+            a=with_value("first-secret"),
+            b=with_value("second-secret"),
+            c=part("Surroundings", variable="FDE_TOY"),
+        ),
+    )
+    said = ask(dataset, "SELECT DISTINCT source, split_part(text, ' ', 1) FROM texts ORDER BY 1")
+    assert said == [("a", "first-secret"), ("b", "second-secret"), ("c", "None")]
+    stored = (Path(dataset.url) / "annotations/c/00000.parquet").read_bytes()
+    assert b"secret" not in stored and b"FDE_TOY" in stored

@@ -54,7 +54,7 @@ class Echo:
 
 
 class Fails:
-    """Raises on pictures whose number is in `on`; `how` is error, image_error, memory, short or exit."""
+    """Raises on pictures whose number is in `on`; `how` is error, image_error, memory, short, exit or hang."""
 
     def __init__(self, on: list[int], how: str = "error"):
         self.on = set(on)
@@ -70,6 +70,8 @@ class Fails:
             return []
         if bad and self.how == "exit":
             os.kill(os.getpid(), signal.SIGKILL)
+        if bad and self.how == "hang":
+            time.sleep(3600)
         if self.how == "memory" and len(images) > 2:
             raise MemoryError("too many at once")
         return [[Annotation("text", f"number {number_of(image.pixels)}", "brief")] for image in images]
@@ -126,3 +128,18 @@ class Same:
 
     def __call__(self, images, said):
         return [[Annotation("text", "nothing new", "brief")] for _ in images]
+
+
+class Surroundings:
+    """Says what an environment variable holds, and of which process its own is a child: a node's, on Ray."""
+
+    needs_pixels = False
+
+    def __init__(self, variable: str, pause: float = 0.0):
+        self.variable = variable
+        self.pause = pause
+
+    def __call__(self, images, said):
+        time.sleep(self.pause)
+        text = f"{os.environ.get(self.variable)} below {os.getppid()}"
+        return [[Annotation("text", text, "brief")] for _ in images]
