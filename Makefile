@@ -29,8 +29,9 @@ help:
 demo: .venv/ready
 	.venv/bin/fde demo
 
+# Files side by side on two cores; the tests of one file share what they build.
 test: .venv/ready
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/ready
 	.venv/bin/python -m pytest -m slow
