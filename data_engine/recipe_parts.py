@@ -133,6 +133,11 @@ class SpecialistPart(Part):
         return not isinstance(self.actors, int)
 
     @property
+    def only_on_ray(self) -> list[str]:
+        """What of its `runtime_env` one process cannot have."""
+        return sorted(set(self.runtime_env) - {"env_vars", "config"})
+
+    @property
     def wants(self) -> dict[str, float]:
         """What one actor takes of a node, in Ray's words."""
         return {"CPU": self.cpus, "GPU": self.gpus, **self.resources}

@@ -47,8 +47,8 @@ def annotate(
 ) -> AnnotateSummary:
     """Run a recipe over a data set. Shards whose fingerprint is current are skipped.
 
-    `runner` is `ray`, `inline` (this process) or `auto`: Ray when an address is given or there is enough
-    to do. Raises IncompleteError at the end when units failed; everything else was written.
+    `runner` is `ray`, `inline` (this process) or `auto`: Ray when an address is given, there is enough
+    to do, or a specialist has packages of its own. Raises IncompleteError at the end when units failed; everything else was written.
     """
     dataset.store.sweep()
     reporter = reporter or Reporter()
@@ -69,6 +69,7 @@ def annotate(
     if runner == "auto":
         todo = sum(s.total - s.images for s in stages.values())
         wide = address or os.environ.get("RAY_ADDRESS") or todo > _INLINE_IMAGES
+        wide = wide or any(stage.todo and stage.part.only_on_ray for stage in plan.stages.values())
         runner = "ray" if wide and plan.units else "inline"
 
     def hire(stage: Stage) -> partial[Worker]:

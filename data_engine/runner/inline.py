@@ -70,10 +70,9 @@ def _run_stage(
 @contextmanager
 def _environment(stage: Stage) -> Iterator[None]:
     """The variables of a stage's `runtime_env`. Raises SpecialistError where it names packages or files."""
-    more = sorted(set(stage.part.runtime_env) - {"env_vars", "config"})
-    if more:
+    if stage.part.only_on_ray:
         raise SpecialistError(
-            f"{stage.called} has a runtime_env with {', '.join(more)}, which only Ray can set up",
+            f"{stage.called} has a runtime_env with {', '.join(stage.part.only_on_ray)}, which only Ray can set up",
             "use --runner ray",
         )
     variables = stage.part.runtime_env.get("env_vars", {})
