@@ -82,6 +82,7 @@ for load in (lambda: load_processor(AutoTokenizer, sys.argv[1], None),
 """
 
 
+@pytest.mark.slow
 def test_nobody_is_asked_whether_a_checkpoints_code_may_run(tmp_path: Path) -> None:
     """The library asks at a terminal, and takes a `y` that was typed for something else."""
     pytest.importorskip("transformers")
