@@ -93,7 +93,7 @@ def hand_made(folder: Path, shards: tuple[tuple[str, ...], ...] = (("a", "b"), (
     dataset = Dataset.create(str(folder / "dataset"), info)
     for number, images in enumerate(shards):
         _write_shard(dataset, f"{number:05d}", images, pictures)
-    run = dict.fromkeys(RUNS.names, 0) | {
+    run = {field.name: None if field.nullable else 0 for field in RUNS} | {
         "run_id": "r1", "command": "annotate", "recipe": "hand", "stage": "detector", "status": "done",
         "started": 0, "seconds": 2.0, "images": len(names), "annotations": 4 * len(names), "version": "0",
     }  # fmt: skip
