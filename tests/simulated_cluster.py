@@ -175,7 +175,8 @@ class SimulatedRay:
             self._end(actor, f"The actor died because {why}")
         self.at(self._now + news_after, lambda: self._nodes[name].update(Alive=False))
 
-    silent = False
+    def answers(self) -> bool:
+        return True
 
     def check(self) -> None: ...
 

@@ -79,8 +79,16 @@ class Cluster:
 
     @property
     def silent(self) -> bool:
-        """Whether the head owes an answer: then nothing should be asked of Ray that needs it."""
+        """Whether the head owes an answer for some seconds."""
         return time.monotonic() - self._answered > _SILENT_SECONDS
+
+    def answers(self) -> bool:
+        """Whether the head can be reached now: to be asked before an actor is made, for which Ray waits for it."""
+        try:
+            _check_reachable(self._address, timeout=_SILENT_SECONDS)
+        except OSError:
+            return False
+        return True
 
     @property
     def lost(self) -> bool:
@@ -144,8 +152,8 @@ def offer_token() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def _check_reachable(address: str) -> None:
+def _check_reachable(address: str, timeout: float = 10) -> None:
     """Ray's own client ends the whole process where nobody listens; this raises OSError instead."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout).close()

@@ -145,6 +145,8 @@ class Crew:
                             self._check_possible(team, now)
                         break
                     continue
+                if not started and not self.cluster.answers():
+                    return True
                 self._start(team, node, now)
                 started += 1
             if team.actors or not ready:

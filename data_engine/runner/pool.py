@@ -90,7 +90,7 @@ class RayRun:
                 now = self.clock.monotonic()
                 if now - self._looked >= _LOOK_SECONDS:
                     self._look(now)
-                if self._changed and now - self._hired >= _HIRE_SECONDS and not self.cluster.silent:
+                if self._changed and now - self._hired >= _HIRE_SECONDS:
                     self._hired, self._changed = now, self.crew.hire(now)
                 self.hands.assign(now)
                 self._react()
