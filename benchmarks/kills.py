@@ -34,22 +34,22 @@ STAGES = ("looks", "distorts", "counts")
 RECIPE = """
 name: kills
 specialists:
-  looks: {{use: "tests.fault_specialists:Looks", batch: 25, actors: 4, cpus: 0.5, args: {{pause: {pause}}}}}
+  looks: {{use: "tests.fault_specialists:Looks", batch: 25, actors: 2, cpus: 0.5, args: {{pause: {pause}}}}}
   distorts:
     use: tests.fault_specialists:Distorts
     batch: 25
-    actors: 4
+    actors: 2
     cpus: 0.5
     needs: [truth]
     args: {{pause: {pause}, rates: {{jittered: 0.3, mislabelled: 0.2, missed: 0.1}}, classes: [circle, star]}}
   counts:
-    {{use: "tests.fault_specialists:Counts", batch: 25, actors: 2, cpus: 0.5, needs: [looks, distorts],
+    {{use: "tests.fault_specialists:Counts", batch: 25, cpus: 0.5, needs: [looks, distorts],
       args: {{pause: {pause}}}}}
 """
 SHARES = {"node": 0.46, "raylet": 0.14, "driver": 0.34, "head": 0.06}
 """Of all kills, how many hit what."""
 
-_DELAY = 4.0
+_DELAY = 2.0
 """A kill follows at most so many seconds after the unit that it waits for."""
 
 
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000, help="a multiple of 25")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--pause", type=float, default=0.8, help="seconds that each unit waits at least")
+    parser.add_argument("--pause", type=float, default=2.0, help="seconds that each unit waits at least")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="fde-kills-"))

@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 _CPUS_OF_A_NODE = 2
 _STORE_BYTES = 100 << 20
 _START_SECONDS = 300
-"""On a busy machine a node takes its time."""
+_PATIENCE_SECONDS = 60
+"""A busy machine takes its time, and a raylet whose agents take longer than 15 seconds ends itself."""
 
 
 class Node:
@@ -38,13 +39,17 @@ class Node:
 
     def wait(self) -> None:
         """Until it is up. Raises RuntimeError where it does not come up."""
+        if not self.up(_START_SECONDS):
+            raise RuntimeError(f"a node did not start:\n{self.log.read_text()[-3000:]}")
+
+    def up(self, seconds: float) -> bool:
+        """Whether it is up, after that time at most."""
 
         def started() -> bool:
             return "Ray runtime started" in self.log.read_text()
 
-        wait_until(lambda: started() or self.process.poll() is not None, _START_SECONDS)
-        if not started():
-            raise RuntimeError(f"a node did not start:\n{self.log.read_text()[-3000:]}")
+        wait_until(lambda: started() or self.process.poll() is not None, seconds)
+        return started()
 
     def family(self) -> list[psutil.Process]:
         """Its processes, the raylet before the workers that it would start anew."""
@@ -127,8 +132,10 @@ class Cluster:
             self._log(),
         )
         self.head.wait()
-        for node in [self.add() for _ in range(self.size)]:
-            node.wait()
+        for _ in range(self.size):
+            # One after the other: of two that start together both may choose the same free port.
+            while not (node := self.add()).up(_PATIENCE_SECONDS):
+                self.lose(node)
 
     def _log(self) -> Path:
         self.started += 1
