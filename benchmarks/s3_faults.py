@@ -31,8 +31,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runner", choices=("inline", "ray"), default="inline")
     chosen = parser.parse_args()
-    # A run asks at least once for each image; the outages are spread over it.
-    step = chosen.images // (chosen.outages + 1)
+    # A run asks about three times for each image; the outages are spread over it.
+    step = 3 * chosen.images // (chosen.outages + 1)
     with s3_server() as server, tempfile.TemporaryDirectory() as folder:
         storm = through(
             server,

@@ -20,7 +20,7 @@ from data_engine.addresses import WEB, check_uri
 from data_engine.errors import ImageError, StorageError
 from data_engine.image import image_id_of
 from data_engine.patience import patiently
-from data_engine.remote import PatientFile, is_fsspec, native
+from data_engine.remote import PatientFile, is_fsspec, native, opened
 from data_engine.storage import is_local, local_path, resolve
 from data_engine.web_bytes import fetch
 
@@ -133,7 +133,7 @@ class ByteReader:
         root, path = self._remote(uri)
 
         def once() -> bytes:
-            with native(root.filesystem).open_input_file(path) as remote:
+            with opened(native(root.filesystem), path) as remote:
                 return bytes(remote.read(limit))
 
         return patiently(path, once)

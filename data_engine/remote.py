@@ -152,9 +152,11 @@ class _Patient(pa.fs.FileSystemHandler):  # type: ignore[misc]
         return patiently(paths[0] if paths else "", lambda: self.inner.get_file_info(paths))
 
     def get_file_info_selector(self, selector: pa.fs.FileSelector) -> list[pa.fs.FileInfo]:
-        if isinstance(self.inner, pa.fs.PyFileSystem):
-            self.inner.handler.fs.invalidate_cache(selector.base_dir)  # some remember what they listed
-        return patiently(selector.base_dir, lambda: self.inner.get_file_info(selector))
+        if not isinstance(self.inner, pa.fs.PyFileSystem):
+            return patiently(selector.base_dir, lambda: self.inner.get_file_info(selector))
+        other = self.inner.handler.fs
+        other.invalidate_cache(selector.base_dir)  # some remember what they listed
+        return patiently(selector.base_dir, lambda: _listed(other, selector))
 
     def create_dir(self, path: str, recursive: bool) -> None:
         patiently(path, lambda: self.inner.create_dir(path, recursive=recursive))
@@ -194,6 +196,45 @@ class _Patient(pa.fs.FileSystemHandler):  # type: ignore[misc]
         raise OSError(f"{path} is put in place as a whole (data_engine.storage), not appended to")
 
 
+def _listed(other: Any, selector: pa.fs.FileSelector) -> list[pa.fs.FileInfo]:
+    """A listing by fsspec. Arrow's own asks `isdir` and `exists` first, which take a lost connection for a no."""
+    found: list[pa.fs.FileInfo] = []
+    folders = [selector.base_dir]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = other.ls(folder, detail=True)
+        except FileNotFoundError:
+            if folder == selector.base_dir and not selector.allow_not_found:
+                raise
+            continue
+        for entry in entries:
+            name = entry["name"].rstrip("/")
+            if name.strip("/") == folder.strip("/"):
+                continue
+            found.append(pa.fs.FSSpecHandler._create_file_info(name, entry))
+            if selector.recursive and entry["type"] == "directory":
+                folders.append(name)
+    return found
+
+
+def opened(inner: pa.fs.FileSystem, path: str) -> pa.NativeFile:
+    """A file of a filesystem that is not patient, for reading at any place.
+
+    fsspec is asked itself: `isfile`, which Arrow asks first, takes a lost connection for a no, and so does its
+    view of web servers, which tells the cause all the same.
+    """
+    if not isinstance(inner, pa.fs.PyFileSystem):
+        return inner.open_input_file(path)
+    try:
+        return pa.PythonFile(inner.handler.fs.open(path, mode="rb"), mode="r")
+    except FileNotFoundError as error:
+        cause = error.__cause__
+        if isinstance(cause, Exception) and getattr(cause, "status", None) not in (404, 410):
+            raise cause from None
+        raise
+
+
 def _gone(path: str, delete: Callable[[], None]) -> None:
     """Delete; not being there is an error at the first try only: a lost answer may have been to a deletion."""
     tried = 0
@@ -222,7 +263,7 @@ class PatientFile(io.RawIOBase):
         self._position = 0
         # Over fsspec a read_at is a seek and a read, which two threads must not interleave.
         self._alone = threading.Lock() if isinstance(inner, pa.fs.PyFileSystem) else None
-        self._file: pa.NativeFile = patiently(path, lambda: inner.open_input_file(path))
+        self._file: pa.NativeFile = patiently(path, lambda: opened(inner, path))
         self._size: int = patiently(path, self._file.size)
 
     def readable(self) -> bool:
@@ -274,7 +315,7 @@ class PatientFile(io.RawIOBase):
                 raise OSError(f"{len(data)} of {size} bytes came")
         except Exception:
             # The handle may be what is broken. The old one stays open for threads that still read from it.
-            self._file = self._inner.open_input_file(self._path)
+            self._file = opened(self._inner, self._path)
             raise
         return data
 

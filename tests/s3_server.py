@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import subprocess
@@ -9,7 +10,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "toy",
@@ -40,6 +42,15 @@ def s3_server() -> Iterator[str]:
     finally:
         server.terminate()
         server.wait()
+
+
+@cache
+def shared_server() -> str:
+    """The address of one server for all tests of this process; each uses names of its own in the bucket."""
+    running = ExitStack()
+    address = running.enter_context(s3_server())
+    atexit.register(running.close)
+    return address
 
 
 def _make_bucket(server: subprocess.Popen[bytes], address: str, name: str) -> None:

@@ -40,7 +40,7 @@ class Storm:
     """What a disturbed run met, and whether its data set is the undisturbed one's.
 
     `ended` are the errors that ended an invocation; the same command was then given again. `calls` and `again`
-    are units that specialists worked on, and those of them that they had worked on before.
+    are units of whole shards that specialists worked on, and those of them that they had worked on before.
     """
 
     requests: int = 0
@@ -98,8 +98,9 @@ def through(
                 tell(storm.ended[-1])
     storm.seconds = time.monotonic() - started
     storm.requests, storm.faults = proxy.requests.total(), proxy.faults
-    lines = journal.read_text().splitlines()
-    storm.calls, storm.again = len(lines), len(lines) - len(set(lines))
+    # A specialist is first given its whole shard; what follows are parts of it, where an image is refused.
+    whole = [line for line in journal.read_text().splitlines() if line.endswith(f" {shard_size}")]
+    storm.calls, storm.again = len(whole), len(whole) - len(set(whole))
     with s3_environment(server):
         storm.rows, storm.differences = _compared("s3://bucket/calm", "s3://bucket/storm")
     return storm

@@ -19,13 +19,13 @@ from data_engine.runner.progress import Reporter
 from data_engine.storage import Store
 from pipelines.annotate import annotate
 from tests.s3_proxy import Proxy, s3_proxy
-from tests.s3_server import s3_environment, s3_server
+from tests.s3_server import s3_environment, shared_server
 from tests.toy_sources import write_pictures
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Proxy]:
-    with s3_server() as upstream, s3_proxy(upstream, 0) as (address, proxy), s3_environment(address):
+    with s3_proxy(shared_server(), 0) as (address, proxy), s3_environment(address):
         yield proxy
 
 

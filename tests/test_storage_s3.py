@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from data_engine.storage import Store
 from pipelines.annotate import annotate
 from pipelines.filter import filter_dataset
 from tests.s3_proxy import Proxy, s3_proxy
-from tests.s3_server import s3_environment, s3_server
+from tests.s3_server import s3_environment, shared_server
 from tests.toy_sources import write_pictures
 
 _PICTURES = 25
@@ -43,7 +44,7 @@ RECIPE = Recipe(
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, Proxy]]:
     """A server behind a proxy that breaks nothing and writes down what is asked."""
-    with s3_server() as upstream, s3_proxy(upstream, 0) as (address, proxy), s3_environment(address):
+    with s3_proxy(shared_server(), 0) as (address, proxy), s3_environment(address):
         yield address, proxy
 
 
@@ -93,7 +94,7 @@ def test_a_data_set_on_s3_holds_what_one_on_a_disk_does(pictures: list[Path], tm
     assert found["annotations"] == here["annotations"] and found["verdicts"] == here["verdicts"]
     assert [row["reason"] for row in found["failures"]] == ["specialist_error"]
     assert 0 < sql(there, "SELECT count(*) AS n FROM statements")["n"][0].as_py() < 4 * _PICTURES - 1
-    with open_session(there) as session:
+    with closing(open_session(there)) as session:
         assert [check.query.name for check in run_checks(session) if not check.passed] == []
     # Again: nothing is left to do, and the source is known.
     assert ingest("s3://bucket/folder", "s3://bucket/ds", shard_size=10).already

@@ -6,7 +6,6 @@ import hashlib
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from typing import IO
 
 import pytest
@@ -15,13 +14,12 @@ from data_engine import storage
 from data_engine.errors import StorageError
 from data_engine.storage import Store
 from tests.s3_proxy import KINDS, s3_proxy
-from tests.s3_server import s3_environment, s3_server
+from tests.s3_server import s3_environment, shared_server
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as address:
-        yield address
+def server() -> str:
+    return shared_server()
 
 
 def seen(server: str, name: str) -> bytes | None:
