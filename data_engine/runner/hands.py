@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from data_engine.runner.hiring import Crew, Hired, Team
+from data_engine.runner.hiring import Crew
 from data_engine.runner.plan import Unit
 from data_engine.runner.progress import Note
 from data_engine.runner.queue import Queue
+from data_engine.runner.team import Hired, Team
 from data_engine.runner.trouble import Troubles
 from data_engine.runner.work import Beat, Done
 from data_engine.storage import Stamp

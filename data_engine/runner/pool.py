@@ -29,11 +29,12 @@ from data_engine.errors import DatasetError, FdeError, SpecialistError
 from data_engine.runner.actor import Report
 from data_engine.runner.cluster import Cluster, connect
 from data_engine.runner.hands import Hands
-from data_engine.runner.hiring import Crew, Hired, Team
+from data_engine.runner.hiring import Crew
 from data_engine.runner.plan import Hire, Plan, Unit
 from data_engine.runner.progress import Reporter
 from data_engine.runner.queue import Queue
 from data_engine.runner.relist import Relist
+from data_engine.runner.team import Hired, Team
 from data_engine.runner.trouble import Troubles
 
 if TYPE_CHECKING:
