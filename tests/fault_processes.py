@@ -59,7 +59,7 @@ def _way(said: Said) -> str:
 
 
 def suspended(place: Place) -> str:
-    """the driver is stopped for a minute (SIGSTOP: a laptop's lid, a paused machine) while another does its work"""
+    """the driver is stopped (SIGSTOP: a paused machine) while another does its work, and goes on then"""
     inline = ("annotate", place.dataset, "-r", place.slow_recipe(0.03), "--runner", "inline")
     child = place.start(*inline, name="first")
     while place.done() < 1:
