@@ -59,6 +59,9 @@ class Proxy:
                 self._away_until = time.monotonic() + self.outage_seconds
             if time.monotonic() < self._away_until:
                 return "outage"
+            # Listings are few among the requests, and only some have an older answer.
+            if listing and "stale" in self.kinds and self._random.random() < 5 * self.rate:
+                return "stale"
             if self._random.random() >= self.rate:
                 return ""
             possible = [
