@@ -37,11 +37,6 @@ class Node:
                 [ray, "start", *fixed, *options], cwd=ROOT, env=environment, stdout=said, stderr=said
             )
 
-    def wait(self) -> None:
-        """Until it is up. Raises RuntimeError where it does not come up."""
-        if not self.up(_START_SECONDS):
-            raise RuntimeError(f"a node did not start:\n{self.log.read_text()[-3000:]}")
-
     def up(self, seconds: float) -> bool:
         """Whether it is up, after that time at most."""
 
@@ -117,24 +112,25 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
-        port = free_port()
-        self.address = f"127.0.0.1:{port}"
-        self.head = Node(
-            [
-                "--head",
-                f"--port={port}",
-                "--node-ip-address=127.0.0.1",
-                "--num-cpus=0",
-                "--include-dashboard=false",
-                f"--temp-dir={self.folder}",
-            ],
-            self.environment,
-            self._log(),
-        )
-        self.head.wait()
-        for _ in range(self.size):
-            # One after the other: of two that start together both may choose the same free port.
-            while not (node := self.add()).up(_PATIENCE_SECONDS):
+        """Start the head, then the nodes one after the other: of two that start together both may choose the same
+        free port. One that does not come up is started anew."""
+        while True:
+            port = free_port()
+            self.address = f"127.0.0.1:{port}"
+            fixed = ["--head", f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={self.folder}"]
+            self.head = Node(
+                [*fixed, "--num-cpus=0", "--include-dashboard=false"], self.environment, self._log()
+            )
+            if self.head.up(_PATIENCE_SECONDS):
+                break
+            self.head.kill()
+        self.start_nodes()
+
+    def start_nodes(self) -> None:
+        """Until there are as many as there should be."""
+        while len(self.nodes) < self.size:
+            node = self.add()
+            if not node.up(_PATIENCE_SECONDS):
                 self.lose(node)
 
     def _log(self) -> Path:
@@ -142,7 +138,7 @@ class Cluster:
         return self.folder / f"node-{self.started}.log"
 
     def add(self) -> Node:
-        """A further node; it joins when it is up, which `Node.wait` waits for."""
+        """A further node; it joins when it is up, which `Node.up` waits for."""
         node = Node(
             [f"--address={self.address}", "--node-ip-address=127.0.0.1", f"--num-cpus={_CPUS_OF_A_NODE}"],
             self.environment,

@@ -120,7 +120,7 @@ def node_cut_off(place: Place) -> str:
     time.sleep(5)
     place.whole()
     cluster().lose(node)
-    cluster().add().wait()
+    cluster().start_nodes()
     return "exit 0: its units were done on the other node; what it still writes when it is back is the same"
 
 
