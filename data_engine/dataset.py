@@ -150,7 +150,9 @@ class Dataset:
     def write_annotations(
         self, source: str, shard: str, table: pa.Table, provenance: Mapping[str, Any]
     ) -> Stamp:
-        return write_shard(self.store, f"annotations/{source}/{shard}.parquet", table, ANNOTATIONS, provenance)
+        return write_shard(
+            self.store, f"annotations/{source}/{shard}.parquet", table, ANNOTATIONS, provenance
+        )
 
     def write_failures(self, stage: str, shard: str, rows: list[dict[str, Any]]) -> None:
         """Replace a stage's failures for one shard; none means that no file stays."""
