@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -10,7 +11,10 @@ import signal
 import subprocess
 from pathlib import Path
 
+from data_engine.image import decode
+from tests.fault_children import fde
 from tests.fault_place import Place, SkipError, damage, is_root
+from tests.picture_files import png
 
 _NEW_MOUNTS = 0x00020000
 """CLONE_NEWNS of unshare(2)."""
@@ -105,6 +109,10 @@ def no_open_files(place: Place) -> str:
     """the process may open only a few more files (`ulimit -n`)"""
 
     def few() -> None:
+        # What a run imports must have been imported: Python could not read it afterwards.
+        decode(png(1))
+        with contextlib.suppress(SystemExit):
+            fde("annotate", place.calm, "-r", place.recipe, "--runner", "inline")
         here = len(list(Path("/proc/self/fd").iterdir()))
         resource.setrlimit(resource.RLIMIT_NOFILE, (here - 2, here - 2))
 
