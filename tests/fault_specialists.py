@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 
 from data_engine.annotation import Annotation
 from data_engine.errors import ImageError
+from data_engine.image import decode
 from specialists.noise import Noise
+from tests.picture_files import png
 from tests.toy_sources import number_of
 
 VERSION = 1
@@ -142,4 +144,17 @@ class Hungry:
             np.ones(wanted << 20, np.uint8)
         finally:
             resource.setrlimit(resource.RLIMIT_AS, before)
+        return self.looks(images, said)
+
+
+class Crowded:
+    """Looks, in a process that may open no further file once it is loaded."""
+
+    def __init__(self):
+        decode(png(1))  # what decoding imports must have been imported: Python could not read it then
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        self.looks = Looks()
+
+    def __call__(self, images, said):
         return self.looks(images, said)
