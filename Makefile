@@ -29,9 +29,11 @@ help:
 demo: .venv/ready
 	.venv/bin/fde demo
 
-# Files side by side on two cores; the tests of one file share what they build.
+# Files side by side on two cores, for the tests of one file share what they build; clusters one after the other, for
+# Ray gives its processes fixed times to start.
 test: .venv/ready
-	.venv/bin/python -m pytest -n 2 --dist loadfile
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not ray"
+	.venv/bin/python -m pytest -m "ray and not slow"
 
 test-slow: .venv/ready
 	.venv/bin/python -m pytest -m slow

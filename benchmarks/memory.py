@@ -41,7 +41,7 @@ def peaks(command: list[str]) -> dict[str, float]:
             found["driver"] = max(found["driver"], _own(root))
             for child in root.children(recursive=True):
                 title = " ".join(child.cmdline()[:1])
-                if title.startswith("ray::Worker"):
+                if title.startswith("ray::UnitActor"):
                     found["actor"] = max(found["actor"], _own(child))
         except psutil.Error:
             pass

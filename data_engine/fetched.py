@@ -106,7 +106,7 @@ def _version(filesystem: pa.fs.FileSystem, info: pa.fs.FileInfo) -> str:
     def asked() -> str | None:
         with native(filesystem).open_input_stream(info.path) as stream:
             said = stream.metadata()
-        tag = said.get(b"ETag") if said else None
+        tag = {str(key): value for key, value in (said or {}).items()}.get("ETag")
         return None if tag is None else bytes(tag).decode("ascii", "replace")
 
     return patiently(info.path, asked) or str(info.mtime_ns)

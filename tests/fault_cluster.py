@@ -55,7 +55,7 @@ class Node:
             return []
 
     def workers(self) -> list[psutil.Process]:
-        return [process for process in self.family() if _name(process).startswith("ray::Worker")]
+        return [process for process in self.family() if _name(process).startswith("ray::UnitActor")]
 
     def kill(self) -> None:
         """SIGKILL to every process of the node: what a machine looks like whose power is cut."""

@@ -111,7 +111,7 @@ def test_the_driver_of_a_cluster_stopped_in_the_middle(job, tmp_path, how):
     wait_for_shards(dataset, 5, process)
     # Ray's own agents end themselves a little later; what holds memory, files or models must go at once.
     family = [c for c in psutil.Process(process.pid).children(recursive=True) if "Agent" not in c.name()]
-    assert any("ray::Worker" in c.name() for c in family) and any("raylet" in c.name() for c in family)
+    assert any("ray::UnitActor" in c.name() for c in family) and any("raylet" in c.name() for c in family)
     process.send_signal(how)
     _, said = process.communicate(timeout=60)
     assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL), said.decode()
@@ -129,7 +129,7 @@ def test_actors_killed_while_the_run_goes_on(job, tmp_path):
     for wanted in (3, 8, 14):
         wait_for_shards(dataset, wanted, process)
         for child in psutil.Process(process.pid).children(recursive=True):
-            if "ray::Worker" in child.name():
+            if "ray::UnitActor" in child.name():
                 child.kill()
                 killed += 1
                 break
@@ -153,7 +153,7 @@ def test_eight_actors_killed_at_random_moments(job, tmp_path, seed):
     while killed < 8 and process.poll() is None:
         time.sleep(chance.random() * 4)
         workers = [
-            c for c in psutil.Process(process.pid).children(recursive=True) if "ray::Worker" in c.name()
+            c for c in psutil.Process(process.pid).children(recursive=True) if "ray::UnitActor" in c.name()
         ]
         if workers:
             chance.choice(workers).kill()

@@ -96,6 +96,7 @@ def test_several_fractional_actors_share_the_shards(dataset):
     assert run(dataset, recipe(numbers=small)).stages[0].units_done == 3
 
 
+@pytest.mark.slow
 def test_short_units_are_given_together_and_one_that_kills_is_found_among_them(tmp_path, caplog):
     write_pictures(tmp_path / "pictures", 120)
     ingest(str(tmp_path / "pictures"), str(tmp_path / "ds"), shard_size=1)
@@ -116,6 +117,7 @@ def test_an_image_that_hangs_is_found_like_one_that_kills(dataset, caplog):
     assert "its actor gave no sign of life for 15 seconds; the shard is tried again" in caplog.text
 
 
+@pytest.mark.slow
 def test_each_specialist_has_the_variables_of_its_own_runtime_env(dataset):
     def with_value(value: str):
         chosen = part("Surroundings", variable="FDE_TOY")
