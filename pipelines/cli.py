@@ -11,10 +11,12 @@ import typer
 from pipelines import cli_jobs, cli_look, cli_operations
 from pipelines.cli_scenes import scenes_app
 from pipelines.cli_shared import (
+    AddressOption,
     DatasetArgument,
     EmbedOption,
     FormatOption,
     RecipeOption,
+    RunnerOption,
     ShardSizeOption,
     SourceArgument,
     WorkersOption,
@@ -61,10 +63,8 @@ def annotate(
         typer.Argument(metavar="[SOURCE] DATASET", help="What to ingest first, if anything; the data set."),
     ],
     recipe: RecipeOption = "scenes",
-    runner: Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")] = "auto",
-    address: Annotated[
-        str | None, typer.Option(help="An existing Ray cluster; RAY_ADDRESS does the same.")
-    ] = None,
+    runner: RunnerOption = "auto",
+    address: AddressOption = None,
     format_: FormatOption = None,
     embed: EmbedOption = False,
     shard_size: ShardSizeOption = 1000,
@@ -108,10 +108,8 @@ def filter_(
         float | None,
         typer.Option(min=0, max=1, help="A dry run on this share of the shards; nothing is written."),
     ] = None,
-    runner: Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")] = "auto",
-    address: Annotated[
-        str | None, typer.Option(help="An existing Ray cluster; RAY_ADDRESS does the same.")
-    ] = None,
+    runner: RunnerOption = "auto",
+    address: AddressOption = None,
 ) -> None:
     """Judge every annotation by a recipe's filters, and write each verdict with its reason.
 
@@ -150,10 +148,8 @@ def refine(
     rounds: Annotated[
         int | None, typer.Option(help="How many at most; by default as the recipe says.", min=1)
     ] = None,
-    runner: Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")] = "auto",
-    address: Annotated[
-        str | None, typer.Option(help="An existing Ray cluster; RAY_ADDRESS does the same.")
-    ] = None,
+    runner: RunnerOption = "auto",
+    address: AddressOption = None,
 ) -> None:
     """Train a student on what is kept, let it label again, merge and filter: round after round while it gains.
 

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from pipelines.cli_shared import (
+    AddressOption,
     DatasetArgument,
     RecipeOption,
+    RunnerOption,
     chosen_recipe,
     chosen_runner,
     new_reporter,
@@ -66,10 +68,8 @@ def retry(
     specialist: Annotated[
         list[str] | None, typer.Option(help="Only this specialist's failures; may be given several times.")
     ] = None,
-    runner: Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")] = "auto",
-    address: Annotated[
-        str | None, typer.Option(help="An existing Ray cluster; RAY_ADDRESS does the same.")
-    ] = None,
+    runner: RunnerOption = "auto",
+    address: AddressOption = None,
 ) -> None:
     """Try the images of DATASET again that a specialist could not use, where another attempt may pass.
 

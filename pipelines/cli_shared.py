@@ -21,6 +21,10 @@ FormatOption = Annotated[
 ]
 EmbedOption = Annotated[bool, typer.Option("--embed", help="Copy the images' bytes into the data set.")]
 ShardSizeOption = Annotated[int, typer.Option(help="Images per shard.", min=1)]
+RunnerOption = Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")]
+AddressOption = Annotated[
+    str | None, typer.Option(help="An existing Ray cluster; RAY_ADDRESS does the same.")
+]
 WorkersOption = Annotated[int | None, typer.Option(help="Threads that read and check images.", min=1)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from specialists.florence2.decoding import Step, greedy
@@ -84,6 +85,7 @@ def continued(
     return [found.get(id(row), "") for row in begun]
 
 
+@lru_cache(maxsize=1)  # an actor has one model, whose vocabulary may have 50,000 entries
 def _begins_a_word(model: Florence2Model) -> torch.Tensor:
     """(entries,): whether what a token spells does not go on with a word before it."""
     import torch
