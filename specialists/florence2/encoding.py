@@ -90,7 +90,7 @@ class SharedEncoder:
             self._attended(own_query, key, value),
             self._attended(own_query, own_key, own_value, absent[:, None, None]),
         )
-        both = torch.cat([from_image, from_words], dim=2).transpose(1, 2).flatten(2)
+        both = torch.cat([from_image, from_words], dim=2).to(hidden.dtype).transpose(1, 2).flatten(2)
         hidden = torch.cat([hidden, own], dim=1)
         hidden = self.layer.self_attn_layer_norm(hidden + self.layer.self_attn.out_proj(both))
         inner = self.layer.fc2(self.layer.activation_fn(self.layer.fc1(hidden)))
