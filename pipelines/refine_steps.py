@@ -153,6 +153,8 @@ def calibrate(dataset: Dataset, recipe: Recipe, number: int, say: Callable[[str]
         "held_out": refine.calibration,
         "verdicts": 0,
     }
+    if takes(refine.calibrate.use, "untaught"):
+        given["untaught"] = refine.held_out
     found = load(refine.calibrate.use, {**given, **refine.calibrate.args}, "refine.calibrate")
     arguments = asdict(found) if is_dataclass(found) and not isinstance(found, type) else dict(found)
     write_facts(dataset, number, "merge", {"fingerprint": fingerprint, "arguments": arguments})

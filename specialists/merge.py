@@ -8,6 +8,7 @@ FLD-5B's iterative refinement relabels with a trained model and merges what it s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from data_engine.annotation import Annotation
 from data_engine.class_names import ClassNames
 from data_engine.errors import ImageError, RecipeError, SpecialistError
+from data_engine.held_out import is_held_out
 from data_engine.image import Image
 from data_engine.recipe import RESERVED
 from specialists.merge_boxes import merge_regions
@@ -24,7 +26,7 @@ from specialists.merge_rows import Page, pages
 from specialists.merge_settings import MergeSettings, Threshold, Thresholds
 from specialists.merge_texts import merge_texts
 
-VERSION = 3  # raised too when the output of the other files of the merge changes
+VERSION = 4  # raised too when the output of the other files of the merge changes
 
 
 class Merge:
@@ -42,11 +44,15 @@ class Merge:
     - `mended`: that of the student's sources whose texts are the originals' with some words exchanged
       (`specialists.florence2.mending`). Such a text stands before one that was written anew.
     - `iou`: from which two boxes are one place; 0.5 is what detections are matched with everywhere.
+    - `near_iou`: a student's box that overlaps an original of its name by less than `iou` and at least by this is the same
+      thing somewhere else, where both are left over.
     - `weight_student`: how much its boxes count in a mean where an original's count 1, each times its score and, of
       an original, how likely the student finds its place.
-    - It and `add_above`, `doubt_below_named`, `doubt_below_located`, `rename_below`, `move_below`, `replace_below`, `mend_below`: a
-      number, or numbers by kind and granularity, `{region/phrase: 0.4, phrase: 0.6}`; `merge_settings.DEFAULTS`
+    - It and `add_above`, `doubt_below_named`, `doubt_below_located`, `rename_below`, `shift_below`, `move_below`, `replace_below`,
+      `mend_below`: a number, or numbers by kind and granularity, `{region/phrase: 0.4, phrase: 0.6}`; `merge_settings.DEFAULTS`
       has those that hold otherwise and their reasons, `merge_calibration` finds them where there is truth.
+    - `taught`: other values of these, by their names, for the images that the student learnt from: those beyond the share
+      `untaught` (`data_engine.held_out`). It finds its own lessons likely.
     - `mask_iou`: a mask follows a box that moved no further than this; 0.8 is our choice, as is `inside`, the
       share of a box that lies in another of which it is a part. `scorer_margin`: less is no preference.
     - `unscored`: what a box without a score counts for. `same`: other names of a class.
@@ -67,14 +73,18 @@ class Merge:
         mended: str | None = None,
         human: Sequence[str] = ("human",),
         iou: float = 0.5,
+        near_iou: float = 0.1,
         weight_student: Threshold | None = None,
         add_above: Threshold | None = None,
         doubt_below_named: Threshold | None = None,
         doubt_below_located: Threshold | None = None,
         rename_below: Threshold | None = None,
+        shift_below: Threshold | None = None,
         move_below: Threshold | None = None,
         replace_below: Threshold | None = None,
         mend_below: Threshold | None = None,
+        taught: Mapping[str, Threshold] | None = None,
+        untaught: float = 0.0,
         mask_iou: float = 0.8,
         inside: float = 0.8,
         scorer_margin: float = 0.0,
@@ -89,11 +99,18 @@ class Merge:
             "doubt_below_named": doubt_below_named,
             "doubt_below_located": doubt_below_located,
             "rename_below": rename_below,
+            "shift_below": shift_below,
             "move_below": move_below,
             "replace_below": replace_below,
             "mend_below": mend_below,
             "weight_student": weight_student,
         }
+        if taught and not 0 < untaught < 1:
+            raise RecipeError(
+                f"untaught is {untaught}",
+                "`taught` needs the share of images that taught nothing, above 0 and below 1",
+            )
+        self.untaught = untaught
         self.settings = MergeSettings(
             [source for source in originals if source not in human],
             (student,) if isinstance(student, str) else tuple(student),
@@ -102,6 +119,7 @@ class Merge:
             scorer,
             mended,
             iou,
+            near_iou,
             mask_iou,
             inside,
             unscored,
@@ -110,6 +128,8 @@ class Merge:
             ClassNames(same),
             Thresholds({name: value for name, value in given.items() if value is not None}),
         )
+        both = {**self.settings.thresholds.values, **(taught or {})}
+        self.taught = replace(self.settings, thresholds=Thresholds(both))
 
     def __call__(self, images: Sequence[Image], said: pa.Table | None) -> list[list[Annotation | ImageError]]:
         """Each image's merged statements, then what says where they come from."""
@@ -119,11 +139,13 @@ class Merge:
             )
         self._check_sources(said)
         found = pages(said, self.settings)
+        ids = pa.array([image.image_id for image in images], pa.string())
+        apart = is_held_out(ids, self.untaught).tolist() if self.untaught else [True] * len(ids)
         merged: list[list[Annotation | ImageError]] = []
-        for image in images:
+        for image, is_untaught in zip(images, apart, strict=True):
             page = found.get(image.image_id)
             if page is not None:
-                merge_page(page, self.settings)
+                merge_page(page, self.settings if is_untaught else self.taught)
             merged.append([] if page is None else list(page.annotations()))
         return merged
 

@@ -25,7 +25,7 @@ from specialists.merge_rows import (
     Row,
     boxes_of,
 )
-from specialists.merge_settings import MOVE, RENAME, MergeSettings
+from specialists.merge_settings import MOVE, RENAME, SHIFT, MergeSettings
 
 
 def merge_regions(page: Page, settings: MergeSettings) -> None:
@@ -47,6 +47,12 @@ def merge_regions(page: Page, settings: MergeSettings) -> None:
         for student, originals in found.agreed:
             row, reason = _agreed(student, originals, settings)
             _put(page, row, reason, [*originals, student], settings)
+        for student, originals in found.near:
+            apart = [o for o in originals if below(o.likelihood.located, settings, SHIFT, o)]
+            if apart:
+                row = _as_student(student, apart, settings)
+                _put(page, row, MOVED, [*apart, student], settings)
+            _keep(page, [o for o in originals if not any(o is one for one in apart)], settings)
         for student, originals in found.renamed:
             wrong = [o for o in originals if below(o.likelihood.named, settings, RENAME, o)]
             if wrong:

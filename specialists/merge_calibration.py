@@ -15,16 +15,17 @@ import numpy as np
 from data_engine.class_names import ClassNames
 from data_engine.dataset import Dataset
 from data_engine.entry_point import load
-from data_engine.errors import DatasetError
+from data_engine.errors import DatasetError, RecipeError
 from specialists.merge_examples import Examples, link_examples, region_examples, text_examples
 from specialists.merge_hanging import Hanging, hanging_examples
-from specialists.merge_measure import HeldOut, held_out_images, measure, truths_of
+from specialists.merge_measure import HeldOut, held_out_images, measure, taught_pages, truths_of
 from specialists.merge_settings import DEFAULTS, DOUBT_NAMED, MergeSettings, Thresholds
+from specialists.merge_taught import judged_values, taught_thresholds
 from specialists.merge_texts import merge_texts
 from specialists.merge_thresholds import switched, thresholds_of
 from specialists.merge_truth import Worth, judged_by, word_f1
 
-VERSION = 4
+VERSION = 5
 
 LEAST = 30
 """Fewer examples than this and a threshold keeps its default: the best cut of a handful is chance."""
@@ -49,9 +50,12 @@ class Measured:
 @dataclass(frozen=True)
 class Calibration:
     """`thresholds` by name and key, as `specialists.merge:Merge` takes them; those that are not here keep their
-    defaults. `examples` is how many each was found from. `images` were looked at."""
+    defaults. `taught` are those for the images that the student learnt from, beyond the share `untaught`. `examples` is
+    how many each was found from. `images` were looked at."""
 
     thresholds: dict[str, dict[str, float]]
+    taught: dict[str, dict[str, float]]
+    untaught: float
     examples: dict[str, dict[str, int]]
     measured: tuple[Measured, ...]
     images: int
@@ -65,8 +69,11 @@ class Calibration:
         try:
             found = json.loads(text)
             Thresholds(found["thresholds"])
+            Thresholds(found["taught"])
             return cls(
                 found["thresholds"],
+                found["taught"],
+                float(found["untaught"]),
                 found["examples"],
                 tuple(Measured(**row) for row in found["measured"]),
                 found["images"],
@@ -75,9 +82,12 @@ class Calibration:
             raise DatasetError(f"these are no thresholds of a merge: {error}", "calibrate again") from error
 
 
-def calibrated_arguments(dataset: Dataset, truth: str, **settings: Any) -> dict[str, dict[str, float]]:
+def calibrated_arguments(
+    dataset: Dataset, truth: str, untaught: float | None = None, **settings: Any
+) -> dict[str, Any]:
     """The thresholds of `calibrate` as arguments of `specialists.merge:Merge`."""
-    return calibrate(dataset, truth, **settings).thresholds
+    found = calibrate(dataset, truth, untaught=untaught, **settings)
+    return {**found.thresholds, "taught": found.taught, "untaught": found.untaught}
 
 
 def calibrate(
@@ -89,6 +99,7 @@ def calibrate(
     scorer: str | None = None,
     mended: str | None = None,
     held_out: float = 0.1,
+    untaught: float | None = None,
     verdicts: int | None = None,
     human: Sequence[str] = ("human",),
     iou: float = 0.5,
@@ -99,7 +110,8 @@ def calibrate(
 ) -> Calibration:
     """Find the thresholds that make merged statements most right on held-out images.
 
-    - `held_out`: the share of images that the student did not learn from (`data_engine.held_out`).
+    - `held_out`: the share of images by whose truth thresholds are found (`data_engine.held_out`); the student did not
+      learn from them. `untaught`: the share of all that it did not learn from; by default the same.
     - `verdicts`: of the originals only what that round of filters kept.
     - `judge`: `module:Class` with a method `judge(text, descriptions)` that tells which noun phrases of a text are
       true (data_engine.scenes.attributes:Reader does so for drawn scenes). Without, texts are compared
@@ -107,8 +119,10 @@ def calibrate(
     - All else as in `specialists.merge:Merge`.
 
     Thresholds of regions and phrases maximise F1 at IoU 0.5, and so do those of texts that hang on regions; those of
-    places the mean IoU, those of texts about the image their mean worth. A kind of which they would be worth less than defaults keeps those. Raises DatasetError
-    when a source is missing.
+    places the mean IoU, those of texts about the image their mean worth. A kind of which they would be worth less than
+    defaults keeps those. On images that the student learnt from the same shares of statements are parted off
+    (`merge_taught`). Raises DatasetError when a source is missing, and RecipeError when `untaught` is less than
+    `held_out`.
     """
     settings = MergeSettings(
         [source for source in originals if source not in human],
@@ -120,6 +134,12 @@ def calibrate(
         iou,
         names=ClassNames(same),
     )
+    untaught = held_out if untaught is None else untaught
+    if untaught < held_out:
+        raise RecipeError(
+            f"untaught is {untaught}, and {held_out} are held out",
+            "images that choose thresholds taught nothing: `untaught` is at least `held_out`",
+        )
     worth: Worth = word_f1 if judge is None else judged_by(load(judge, {}, "judge").judge)
     images = list(held_out_images(dataset, truth, settings, held_out, verdicts, most))
     chosen, examples = _texts(images, worth, settings, least)
@@ -143,8 +163,14 @@ def calibrate(
                 values.pop(key, None)
             after[key] = default[key]
     truths = truths_of(images)
+    chosen = {name: values for name, values in chosen.items() if values}
+    found_by = _with(settings, chosen)
+    values = judged_values((image.page() for image in images), found_by)
+    others = judged_values(taught_pages(dataset, found_by, untaught, verdicts, most), found_by)
     return Calibration(
-        {name: values for name, values in chosen.items() if values},
+        chosen,
+        taught_thresholds(chosen, values, others, least),
+        untaught,
         examples,
         tuple(
             Measured(key, before.get(key, 0.0), default[key], after[key], truths.get(key, 0))

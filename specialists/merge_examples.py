@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,8 +29,9 @@ class Examples:
     `fixed`: the truths of statements that no threshold decides about. `added`: score and truth of what only
     the student says. `kept`: both likelihoods, truth, and the truth of what the student says instead (-1 for
     none of it right, -2 for nothing said). `renamed`: likelihood of the name, truth under the original's name
-    and under the student's. `agreed`, of a thing that is right: how likely the originals' place is, how much they
+    and under the student's. `near`: likelihood of the place, truth at the original's box and at the student's. `agreed`, of a thing that is right: how likely the originals' place is, how much they
     count, their mean box, how much the student's counts at a weight of 1, its box, and truth's: 15 numbers.
+    `places`: how likely the originals' place is, of all things that agree.
     """
 
     truths: int = 0
@@ -38,7 +39,9 @@ class Examples:
     added: list[tuple[float, int]] = field(default_factory=list)
     kept: list[tuple[float, float, int, int]] = field(default_factory=list)
     renamed: list[tuple[float, int, int]] = field(default_factory=list)
+    near: list[tuple[float, int, int]] = field(default_factory=list)
     agreed: list[tuple[float, ...]] = field(default_factory=list)
+    places: list[float] = field(default_factory=list)
 
 
 def region_examples(
@@ -55,6 +58,7 @@ def region_examples(
         about.fixed([s for _, students in parts.parted for s in students])
         about.agreed([(s, s.text or "", originals) for s, originals in parts.agreed])
         about.renamed(parts.renamed)
+        about.near(parts.near)
         about.kept(parts.originals, [None] * len(parts.originals))
         about.added(parts.students)
         about.examples.truths += len(about.truth)
@@ -96,26 +100,34 @@ def text_examples(
     text instead. Whether one is written anew is learnt from those that were not mended."""
     true = things_of(truth)
     told = [row.text or "" for row in truth if row.kind == "region" and row.granularity == "brief"]
+    for name, key, share, row, instead in judged_texts(page, settings):
+        texts = [true_row.text or "" for true_row in true.get(key, [])]
+        if texts:
+            valued = worth_of(key, worth)
+            values = (valued(one.text or "", texts, told) for one in (row, instead))
+            found.setdefault((name, key), []).append((share, *values))
+
+
+def judged_texts(page: Page, settings: MergeSettings) -> Iterator[tuple[str, str, float, Row, Row]]:
+    """Each text of the originals that a threshold decides about: its name and key, the share that the student gives the
+    text, and what stands instead of it below the threshold."""
     groups: dict[str, list[Row]] = {}
     for row in page.rows:
         if row.is_text and row.granularity != "class":
             groups.setdefault(key_of(row.kind, row.granularity), []).append(row)
     for key, rows in groups.items():
-        texts = [row.text or "" for row in true.get(key, [])]
         students = [row for row in rows if row.role == "student"]
         best = best_text(students, settings)
-        valued = worth_of(key, worth)
         for row in rows:
             fix = mended_text(row, students, settings) if row.role == "original" else None
             instead = fix or best
-            if not texts or instead is None or row.role != "original":
+            if instead is None or row.role != "original":
                 continue
             share = told_share(row, instead)
             # Where the scorer holds to the original, no likelihood replaces it.
             held = row.likelihood.scored - instead.likelihood.scored > settings.scorer_margin
             if not math.isnan(share) and not held:
-                values = (valued(one.text or "", texts, told) for one in (row, instead))
-                found.setdefault((REPLACE if fix is None else MEND, key), []).append((share, *values))
+                yield (REPLACE if fix is None else MEND), key, share, row, instead
 
 
 @dataclass(slots=True, eq=False)
@@ -138,19 +150,29 @@ class _About:
             both = mean_box(np.array([theirs, student.box], np.float64), [sum(strengths), own])
             number = int(self._numbers([words], np.array([both], np.float64))[0])
             self.examples.fixed.append(number)
+            located = max(o.likelihood.located for o in originals)
+            self.examples.places.append(located)
             if number >= 0:
                 true = self.truth[number - self.examples.truths].box or ()
-                located = max(o.likelihood.located for o in originals)
                 self.examples.agreed.append(
                     (located, sum(strengths), *theirs, own, *(student.box or ()), *true)
                 )
 
     def renamed(self, pairs: Sequence[tuple[Row, list[Row]]]) -> None:
+        for original, ours, theirs in self._either(pairs):
+            self.examples.renamed.append((original.likelihood.named, ours, theirs))
+
+    def near(self, pairs: Sequence[tuple[Row, list[Row]]]) -> None:
+        for original, ours, theirs in self._either(pairs):
+            self.examples.near.append((original.likelihood.located, ours, theirs))
+
+    def _either(self, pairs: Sequence[tuple[Row, list[Row]]]) -> Iterator[tuple[Row, int, int]]:
+        """Each original with the truth that it is right about, and that which the student's is right about."""
         for student, originals in pairs:
             (theirs,) = self._numbers([student.text or ""], boxes_of([student]))
             ours = self._numbers([o.text or "" for o in originals], boxes_of(originals))
             for original, number in zip(originals, ours.tolist(), strict=True):
-                self.examples.renamed.append((original.likelihood.named, number, int(theirs)))
+                yield original, number, int(theirs)
 
     def kept(self, rows: Sequence[Row], rivals: Sequence[Row | None]) -> None:
         numbers = self._numbers([row.text or "" for row in rows], boxes_of(rows))

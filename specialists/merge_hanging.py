@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,18 +42,20 @@ def hanging_examples(
     for key, rows in true.items():
         found.setdefault(key, Hanging()).truths += len(rows)
     students = [row for row in page.of("student") if row.is_thing]
+    for key, member, child in judged_hanging(page):
+        if key in true:
+            rival = _rival(page, member, child, students, settings)
+            right = _is_right(child, member, true[key], settings)
+            theirs = rival is not None and _is_right(rival, member, true[key], settings)
+            found[key].rows.append((child.likelihood.named, right, rival is not None, theirs))
+
+
+def judged_hanging(page: Page) -> Iterator[tuple[str, Row, Row]]:
+    """Each text of the originals that hangs on a thing of theirs and was judged: its key, the thing, and it."""
     for member in page.of("original"):
-        if not member.is_thing:
-            continue
-        for child in page.children.get(member.id, ()):
-            key = key_of(child.kind, child.granularity)
+        for child in page.children.get(member.id, ()) if member.is_thing else ():
             if child.role == "original" and _hangs(child) and not math.isnan(child.likelihood.named):
-                if key not in true:
-                    continue
-                rival = _rival(page, member, child, students, settings)
-                right = _is_right(child, member, true[key], settings)
-                theirs = rival is not None and _is_right(rival, member, true[key], settings)
-                found[key].rows.append((child.likelihood.named, right, rival is not None, theirs))
+                yield key_of(child.kind, child.granularity), member, child
 
 
 def _hangs(row: Row) -> bool:

@@ -31,6 +31,17 @@ def matched(a: Floats, b: Floats, alike: Bools, threshold: float) -> list[tuple[
     return pairs
 
 
+def first_of_each(boxes: Floats, alike: Bools, threshold: float) -> Bools:
+    """(n,): which of boxes (n, 4) stay where each that stays takes out those after it that are `alike` (n, n) and
+    overlap it at an IoU of `threshold` or more."""
+    stays = np.ones(len(boxes), bool)
+    repeats = alike & (iou(boxes, boxes) >= threshold) if len(boxes) else np.zeros((0, 0), bool)
+    for i in np.flatnonzero(np.triu(repeats, 1).any(axis=1)).tolist():
+        if stays[i]:
+            stays[i + 1 :] &= ~repeats[i, i + 1 :]
+    return stays
+
+
 def covers(whole: Floats, parts: Floats, alike: Bools, threshold: float, inside: float) -> list[list[int]]:
     """For each box of `whole` (n, 4) the boxes of `parts` (m, 4) that together are it; empty for most.
 

@@ -35,30 +35,55 @@ def held_out_images(
     dataset: Dataset, truth: str, settings: MergeSettings, held_out: float, verdicts: int | None, most: int
 ) -> Iterator[HeldOut]:
     """The first `most` of the share of images that is held out. Raises DatasetError for a source that is missing."""
-    wanted = [*settings.originals, *settings.student, *(s for s in (settings.doubt, settings.scorer) if s)]
-    for source in (truth, *wanted):
+    for source in (truth, *_wanted(settings)):
         check_source(dataset, source)
-    wanted += [source for source in settings.human if source in dataset.sources()]
     right = MergeSettings([truth], ["-"], [])
-    ids = [
+    looked_at = _ids(dataset, held_out, most, inside=True)
+    for shard in dataset.shards:
+        about = _said(dataset, shard, settings, verdicts, looked_at)
+        true = dataset.annotations(truth, shard)
+        true = true.filter(pc.is_in(true["image_id"], value_set=looked_at))
+        rows = {image_id: page.rows for image_id, page in pages(true, right).items()}
+        for image_id in sorted({*about, *rows}):
+            yield HeldOut(about.get(image_id, Page([], {})), rows.get(image_id, []))
+
+
+def taught_pages(
+    dataset: Dataset, settings: MergeSettings, untaught: float, verdicts: int | None, most: int
+) -> Iterator[Page]:
+    """What is said of the first `most` images beyond the share that taught nothing."""
+    looked_at = _ids(dataset, untaught, most, inside=False)
+    for shard in dataset.shards:
+        found = _said(dataset, shard, settings, verdicts, looked_at)
+        yield from (found[image_id] for image_id in sorted(found))
+
+
+def _wanted(settings: MergeSettings) -> list[str]:
+    judges = (source for source in (settings.doubt, settings.scorer) if source)
+    return [*settings.originals, *settings.student, *judges]
+
+
+def _ids(dataset: Dataset, share: float, most: int, *, inside: bool) -> pa.Array:
+    """The first `most` image ids of a share (`data_engine.held_out`), or of what is beyond it."""
+    found = [
         image_id
         for shard in dataset.shards
         for batch in dataset.image_batches(shard, 4096, ["image_id"])
         for image_id in batch["image_id"]
-        .filter(pa.array(is_held_out(batch["image_id"], held_out)))
+        .filter(pa.array(is_held_out(batch["image_id"], share) == inside))
         .to_pylist()
     ]
-    looked_at = pa.array(sorted(ids)[:most], pa.string())
-    for shard in dataset.shards:
-        said = pa.concat_tables([dataset.annotations(source, shard) for source in wanted])
-        if verdicts is not None:
-            said = dataset.kept(said, verdicts, shard)
-        true = dataset.annotations(truth, shard)
-        said, true = (t.filter(pc.is_in(t["image_id"], value_set=looked_at)) for t in (said, true))
-        about = pages(said, settings)
-        rows = {image_id: page.rows for image_id, page in pages(true, right).items()}
-        for image_id in sorted({*about, *rows}):
-            yield HeldOut(about.get(image_id, Page([], {})), rows.get(image_id, []))
+    return pa.array(sorted(found)[:most], pa.string())
+
+
+def _said(
+    dataset: Dataset, shard: str, settings: MergeSettings, verdicts: int | None, looked_at: pa.Array
+) -> dict[str, Page]:
+    human = [source for source in settings.human if source in dataset.sources()]
+    said = pa.concat_tables([dataset.annotations(source, shard) for source in (*_wanted(settings), *human)])
+    if verdicts is not None:
+        said = dataset.kept(said, verdicts, shard)
+    return pages(said.filter(pc.is_in(said["image_id"], value_set=looked_at)), settings)
 
 
 def truths_of(images: Sequence[HeldOut]) -> dict[str, int]:

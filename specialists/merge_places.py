@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from data_engine.overlap import iou
 from specialists.merge_decisions import below
-from specialists.merge_matching import Bools, covers, matched
+from specialists.merge_matching import Bools, covers, first_of_each, matched
 from specialists.merge_rows import Row, boxes_of, strongest
 from specialists.merge_settings import MOVE, MergeSettings
 
@@ -22,7 +23,8 @@ class Matches:
 
     `human`: people's regions, each with what repeats it. `joined`: a student's region and the originals that
     are parts of it. `parted`: an original and the student's that are parts of it. `agreed` and `renamed`: a
-    student's region and the originals at its place, of its name and of others. `originals` and `students`
+    student's region and the originals at its place, of its name and of others. `near`: a student's region and the
+    originals of its name that it finds close by. `originals` and `students`
     are left over, and so are the originals too many to be matched; `left_out` are the student's.
     """
 
@@ -30,6 +32,7 @@ class Matches:
     joined: list[Pair] = field(default_factory=list)
     parted: list[Pair] = field(default_factory=list)
     agreed: list[Pair] = field(default_factory=list)
+    near: list[Pair] = field(default_factory=list)
     renamed: list[Pair] = field(default_factory=list)
     originals: list[Row] = field(default_factory=list)
     students: list[Row] = field(default_factory=list)
@@ -50,15 +53,26 @@ def match_things(rows: Sequence[Row], settings: MergeSettings) -> Matches:
     humans = [row for row in rows if row.role == "human"]
     originals, further = strongest([row for row in rows if row.role == "original"], settings.max_boxes)
     students, found.left_out = strongest([row for row in rows if row.role == "student"], settings.max_boxes)
+    students = _once(students, settings)
     humans, apart = strongest(humans, settings.max_boxes)
     found.human, originals, students = _by_people(humans, originals, students, settings)
     found.human += [(human, []) for human in apart]
     found.joined, originals, students = _joined(originals, students, settings)
     found.parted, originals, students = _parted(originals, students, settings)
     found.agreed, originals, students = _pairs(originals, students, settings, same=True)
+    found.near, originals, students = _near(originals, students, settings)
     found.renamed, originals, found.students = _pairs(originals, students, settings, same=False)
     found.originals = [*originals, *further]
     return found
+
+
+def _once(students: list[Row], settings: MergeSettings) -> list[Row]:
+    """One of the student's for each thing: two at one place may have been named alike when it was asked about each.
+    What has no name repeats nothing."""
+    order = sorted((s for s in students if s.text), key=lambda s: -1.0 if s.score is None else -s.score)
+    stays = first_of_each(boxes_of(order), _alike(order, order, settings), settings.iou)
+    gone = {row.id for row, one in zip(order, stays.tolist(), strict=True) if not one}
+    return [row for row in students if row.id not in gone]
 
 
 def _by_people(
@@ -137,6 +151,17 @@ def _pairs(
         for i, j in matched(boxes_of(group), boxes_of(students), alike if same else ~alike, settings.iou):
             by_student.setdefault(students[j].id, (students[j], []))[1].append(group[i])
     return _without(list(by_student.values()), originals, students)
+
+
+def _near(
+    originals: list[Row], students: list[Row], settings: MergeSettings
+) -> tuple[list[Pair], list[Row], list[Row]]:
+    """What is left of both, of one name and with some overlap: one thing, and one of the boxes is out of place. Only
+    where it is known how likely the student finds the original's: else they may as well be two."""
+    judged = [o for o in originals if o.text and not math.isnan(o.likelihood.located)]
+    wider = replace(settings, iou=min(settings.near_iou, settings.iou))
+    pairs, _, _ = _pairs(judged, students, wider, same=True)
+    return _without(pairs, originals, students)
 
 
 def _without(

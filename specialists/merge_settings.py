@@ -15,6 +15,7 @@ ADD_ABOVE = "add_above"
 DOUBT_NAMED = "doubt_below_named"
 DOUBT_LOCATED = "doubt_below_located"
 RENAME = "rename_below"
+SHIFT = "shift_below"
 MOVE = "move_below"
 REPLACE = "replace_below"
 MEND = "mend_below"
@@ -26,6 +27,7 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         DOUBT_NAMED: 0.1,
         DOUBT_LOCATED: 0.1,
         RENAME: 0.5,
+        SHIFT: 0.5,
         MOVE: 0.1,
         REPLACE: 0.5,
         MEND: 1.0,
@@ -36,7 +38,8 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
 
 The likelihoods are relative to what the student would say itself. At 0.1 it finds its own answer ten times
 as probable: little enough to take a statement back that only the originals have. A name falls at 0.5,
-since there the student has looked at the same place and says another one. `replace_below` is of whole texts:
+since there the student has looked at the same place and says another one, and so does a box where it sees the same
+thing close by (`shift_below`). `replace_below` is of whole texts:
 a mean over tokens that is halved is a text that goes wrong more than once. `mend_below` is of texts that only some words
 were exchanged in: they were, because that made them likelier, so all that are likelier are taken. A student's score is a mean
 over four coordinates and no probability that there is a thing; 0.5 asks that it is sure of where. Equal
@@ -91,6 +94,7 @@ class MergeSettings:
     scorer: str | None = None
     mended: str | None = None
     iou: float = 0.5
+    near_iou: float = 0.1
     mask_iou: float = 0.8
     inside: float = 0.8
     unscored: float = 1.0
@@ -106,8 +110,10 @@ class MergeSettings:
         both |= {*self.originals, *self.human, *self.student} & {self.doubt, self.scorer}
         if both:
             raise RecipeError(f"{sorted(map(str, both))[0]!r} has two parts in the merge", "name it once")
-        if not (0 < self.iou <= 1 and 0 < self.mask_iou <= 1 and 0 < self.inside <= 1):
-            raise RecipeError("iou, mask_iou and inside must lie above 0, and 1 at most", "correct `args`")
+        if not all(0 < share <= 1 for share in (self.iou, self.near_iou, self.mask_iou, self.inside)):
+            raise RecipeError(
+                "iou, near_iou, mask_iou and inside must lie above 0, and 1 at most", "correct `args`"
+            )
         if not 0 <= self.unscored <= 1 or not 0 <= self.scorer_margin <= 1 or self.max_boxes < 1:
             raise RecipeError(
                 "unscored and scorer_margin must lie in 0..1, and max_boxes be at least 1", "correct `args`"

@@ -10,7 +10,16 @@ import numpy as np
 from data_engine.overlap import Floats
 from specialists.merge_examples import Examples
 from specialists.merge_matching import iou_of_pairs
-from specialists.merge_settings import ADD_ABOVE, DEFAULTS, DOUBT_LOCATED, DOUBT_NAMED, MOVE, RENAME, WEIGHT
+from specialists.merge_settings import (
+    ADD_ABOVE,
+    DEFAULTS,
+    DOUBT_LOCATED,
+    DOUBT_NAMED,
+    MOVE,
+    RENAME,
+    SHIFT,
+    WEIGHT,
+)
 from specialists.merge_sweep import first_claims, sweep
 
 _WEIGHTS = tuple(2.0**power for power in range(-6, 11))
@@ -38,17 +47,18 @@ def thresholds_of(found: Examples, least: int) -> tuple[dict[str, float], dict[s
     taken = np.unique(fixed[fixed >= 0])
     base = (float(len(fixed)), float(len(taken)))
 
-    renamed = np.array(found.renamed, np.float64).reshape(-1, 3)
-    known = ~np.isnan(renamed[:, 0])
-    right = (renamed[:, 1:] >= 0) & ~np.isin(renamed[:, 1:], taken)
-    if known.sum() >= least:
-        ones = np.ones(int(known.sum()))
-        above, below = (np.column_stack([ones, right[known, i]]) for i in (0, 1))
-        values[RENAME], _ = sweep(renamed[known, 0], above, below, base, found.truths, DEFAULTS[RENAME])
-        counts[RENAME] = int(known.sum())
-    to_student = renamed[:, 0] < values.get(RENAME, DEFAULTS[RENAME])
-    base = (base[0] + len(renamed), base[1] + float(np.where(to_student, right[:, 1], right[:, 0]).sum()))
-    taken = np.union1d(taken, np.where(to_student, renamed[:, 2], renamed[:, 1]))
+    for name, rows in ((SHIFT, found.near), (RENAME, found.renamed)):
+        either = np.array(rows, np.float64).reshape(-1, 3)
+        known = ~np.isnan(either[:, 0])
+        right = (either[:, 1:] >= 0) & ~np.isin(either[:, 1:], taken)
+        if known.sum() >= least:
+            ones = np.ones(int(known.sum()))
+            above, below = (np.column_stack([ones, right[known, i]]) for i in (0, 1))
+            values[name], _ = sweep(either[known, 0], above, below, base, found.truths, DEFAULTS[name])
+            counts[name] = int(known.sum())
+        to_student = either[:, 0] < values.get(name, DEFAULTS[name])
+        base = (base[0] + len(either), base[1] + float(np.where(to_student, right[:, 1], right[:, 0]).sum()))
+        taken = np.union1d(taken, np.where(to_student, either[:, 2], either[:, 1]))
 
     kept = _Kept(np.array(found.kept, np.float64).reshape(-1, 4), taken)
     added = np.array(found.added, np.float64).reshape(-1, 2)

@@ -23,10 +23,12 @@ from specialists.merge_settings import (
     DOUBT_NAMED,
     MOVE,
     RENAME,
+    SHIFT,
     WEIGHT,
     MergeSettings,
 )
 from specialists.merge_sweep import first_claims, sweep
+from specialists.merge_taught import taught_thresholds
 from specialists.merge_thresholds import thresholds_of
 from specialists.merge_truth import best_truths, same_words, word_f1
 from tests.merge_statements import table
@@ -71,20 +73,45 @@ def test_with_few_examples_thresholds_are_the_defaults():
 
 
 def test_each_threshold_parts_right_from_wrong():
-    found = Examples(truths=40, fixed=[0, 1])
+    found = Examples(truths=60, fixed=[0, 1])
     found.added = [(0.8 + i / 1000, i) for i in range(2, 12)] + [(0.6 + i / 1000, -1) for i in range(10)]
     found.kept = [(0.9, 0.7, i, -2) for i in range(12, 22)] + [(0.9, 0.3, -1, -2)] * 10
     found.kept += [(0.3, 0.9, -1, -2)] * 10 + [(float("nan"), float("nan"), 22, -2)] * 3
     found.renamed = [(0.2, 23, -1)] * 10 + [(0.1, -1, 24)] * 10
+    found.near = [(0.3, 40 + i, -1) for i in range(10)] + [(0.2, -1, 50 + i) for i in range(10)]
     # Where the originals' place is unlikely the student's box is right, elsewhere the mean, if it counts 4 times.
     found.agreed = [(0.4, 1, 0, 0, 10, 90, 0.25, 0, 0, 10, 10, 0, 0, 10, 10)] * 10
     found.agreed += [(0.6, 1, 0, 0, 10, 10, 0.25, 0, 0, 10, 12, 0, 0, 10, 11)] * 90
     values, counts = thresholds_of(found, least=10)
     assert 0.609 < values[ADD_ABOVE] <= 0.802
     assert 0.3 < values[DOUBT_NAMED] <= 0.9 and 0.3 < values[DOUBT_LOCATED] <= 0.7
-    assert 0.1 < values[RENAME] <= 0.2 and 0.4 < values[MOVE] <= 0.6
+    assert 0.1 < values[RENAME] <= 0.2 and 0.2 < values[SHIFT] <= 0.3 and 0.4 < values[MOVE] <= 0.6
     assert values[WEIGHT] == 4
-    assert counts == {ADD_ABOVE: 20, DOUBT_NAMED: 30, DOUBT_LOCATED: 30, RENAME: 20, MOVE: 100, WEIGHT: 100}
+    assert counts == {
+        ADD_ABOVE: 20, DOUBT_NAMED: 30, DOUBT_LOCATED: 30, RENAME: 20, SHIFT: 20, MOVE: 100, WEIGHT: 100,
+    }  # fmt: skip
+
+
+shares = st.lists(st.floats(0, 1), min_size=5, max_size=40).map(sorted)
+
+
+@given(shares, shares, st.floats(0, 1))
+def test_on_images_that_were_learnt_from_the_same_share_lies_below(before, after, value):
+    sides = ({(RENAME, "region"): np.array(side)} for side in (before, after))
+    found = taught_thresholds({RENAME: {"region": value}, WEIGHT: {"region": 4}}, *sides, least=5)
+    assert found[WEIGHT] == {"region": 4}
+    threshold = found[RENAME]["region"]
+    share = np.mean(np.array(before) < value)
+    # As near as values that are equal, and a whole number of them, let it be.
+    assert np.mean(np.array(after) < threshold) <= share + 0.5 / len(after) + 1e-9
+    assert np.mean(np.array(after) <= threshold) >= share - 0.5 / len(after) - 1e-9
+
+
+def test_of_too_few_values_no_share_is_known():
+    chosen = {RENAME: {"region": 0.3, "phrase": 0.2}}
+    few, many = np.array([0.1]), np.linspace(0, 1, 30)
+    assert taught_thresholds(chosen, {(RENAME, "region"): few}, {(RENAME, "region"): many}, 5) == chosen
+    assert taught_thresholds(chosen, {(RENAME, "region"): many}, {}, 5) == chosen
 
 
 def test_a_phrase_is_its_words_without_its_article_or_the_end_of_longer_ones():
@@ -138,6 +165,8 @@ def test_texts_are_compared_by_words_and_their_neighbours():
 def test_what_was_found_can_be_written_and_read():
     found = Calibration(
         {"add_above": {"phrase": 0.4}},
+        {"add_above": {"phrase": 0.5}},
+        0.1,
         {"add_above": {"phrase": 50}},
         (Measured("phrase", 0.5, 0.6, 0.7, 90),),
         12,

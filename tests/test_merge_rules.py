@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from data_engine.annotation import Annotation
-from data_engine.errors import ImageError
+from data_engine.errors import ImageError, RecipeError
+from data_engine.image import Image
 from specialists.merge import Merge
 from tests.merge_statements import IMAGE, MASKS, merged, parts, table
 
@@ -110,6 +111,48 @@ def test_another_name_at_one_place_is_taken_where_the_original_is_unlikely():
     for more in ([], [likelihoods((noisy, 0, "named", 0.6))]):
         found, doubted = outcome(noisy, student, *more)
         assert [row[3] for row in found] == ["a red star", "star"] and not doubted
+
+
+def test_a_box_that_is_out_of_place_is_the_thing_that_the_student_sees_close_by():
+    noisy = table("noisy", [region("cup", 0, 0, 20, 20)])
+    student = table("student", [region("cup", 12, 0, 32, 20, score=0.9)])  # IoU 0.25
+    found, doubted = outcome(noisy, student, likelihoods((noisy, 0, "located", 0.4)))
+    assert found == [("moved", "region", "phrase", "cup", (12, 0, 32, 20))] and not doubted
+    found, doubted = outcome(noisy, student, likelihoods((noisy, 0, "located", 0.6)))
+    assert found == [("kept", "region", "phrase", "cup", (0, 0, 20, 20))] and not doubted
+    # Where nobody judged the place, further away, and under other names they are two things.
+    both = [
+        ("added", "region", "phrase", "cup", (12, 0, 32, 20)),
+        ("kept", "region", "phrase", "cup", (0, 0, 20, 20)),
+    ]
+    assert outcome(noisy, student)[0] == both
+    assert outcome(noisy, student, likelihoods((noisy, 0, "located", 0.4)), near_iou=0.3)[0] == both
+    bell = table("student", [region("bell", 12, 0, 32, 20, score=0.9)])
+    found, _ = outcome(noisy, bell, likelihoods((noisy, 0, "located", 0.4)))
+    assert [row[3] for row in found] == ["bell", "cup"]
+
+
+def test_of_the_students_boxes_of_one_name_at_one_place_the_surer_one_counts():
+    twice = [region("cup", 0, 0, 20, 20, score=0.6), region("Cup", 0, 0, 20, 18, score=0.8)]
+    student = table("student", [*twice, region("bell", 0, 0, 20, 19, score=0.7)])
+    found, _ = outcome(student)
+    assert [row[3:] for row in found] == [("Cup", (0, 0, 20, 18)), ("bell", (0, 0, 20, 19))]
+    places = [region(None, 0, 0, 20, side, granularity="proposal", score=0.9) for side in (18, 20)]
+    assert len(outcome(table("student", places))[0]) == 2
+
+
+def test_on_images_that_were_learnt_from_other_thresholds_count():
+    taught = {"add_above": {"region/phrase": 0.3}}
+    # Which images are held out, digits of their ids tell.
+    for digit, comes in (("f", 1), ("0", 0)):
+        said = table("student", [region("cup", 0, 0, 20, 20, score=0.4)], digit * 32)
+        rows = Merge(["noisy"], "student", taught=taught, untaught=0.1)(
+            [Image(digit * 32, IMAGE.pixels)], said
+        )
+        boxes = [row for row in rows[0] if isinstance(row, Annotation) and row.box is not None]
+        assert len(boxes) == comes
+    with pytest.raises(RecipeError, match="untaught"):
+        Merge(["noisy"], "student", taught=taught)
 
 
 def test_one_box_for_two_things_and_two_for_one_are_resolved_where_they_are_unlikely():
