@@ -165,11 +165,11 @@ def calibrate(
     truths = truths_of(images)
     chosen = {name: values for name, values in chosen.items() if values}
     found_by = _with(settings, chosen)
-    values = judged_values((image.page() for image in images), found_by)
+    untaught_values = judged_values((image.page() for image in images), found_by)
     others = judged_values(taught_pages(dataset, found_by, untaught, verdicts, most), found_by)
     return Calibration(
         chosen,
-        taught_thresholds(chosen, values, others, least),
+        taught_thresholds(chosen, untaught_values, others, least),
         untaught,
         examples,
         tuple(
