@@ -16,7 +16,7 @@ from specialists.florence2.model import Florence2Model
 from specialists.florence2.prompts import chosen
 from specialists.said import statements
 
-VERSION = 1
+VERSION = 2
 
 
 class Mended:
@@ -38,8 +38,8 @@ class Mended:
         model: str,
         sources: list[str],
         tasks: list[str] | None = None,
-        below: float = 0.1,
-        gain: float = 2.0,
+        below: float = 0.3,
+        gain: float = 1.2,
         exchanges: int = 2,
         revision: str | None = None,
         device: str | None = None,
