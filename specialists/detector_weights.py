@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from data_engine.environment import environment
 from data_engine.errors import MissingPackageError, ModelLoadError, SpecialistError
 
 FORMAT = "fde-yolo-1"
@@ -37,7 +38,7 @@ def ultralytics() -> Any:
     `weights_only` and a list of known layers (its safe loading). Raises MissingPackageError.
     """
     try:
-        with _environment(_QUIET), _settings_folder():
+        with environment(_QUIET), _settings_folder():
             import ultralytics as package
             from ultralytics.nn import tasks
             from ultralytics.utils import SETTINGS, events
@@ -51,27 +52,13 @@ def ultralytics() -> Any:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
 def _settings_folder() -> Iterator[None]:
     if "YOLO_CONFIG_DIR" in os.environ:
         yield
         return
     with (
         tempfile.TemporaryDirectory(prefix="fde-ultralytics-") as folder,
-        _environment({"YOLO_CONFIG_DIR": folder}),
+        environment({"YOLO_CONFIG_DIR": folder}),
     ):
         yield
 

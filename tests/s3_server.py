@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import socket
 import subprocess
 import sys
@@ -12,6 +11,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
+
+from data_engine.environment import environment
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "toy",
@@ -68,13 +69,5 @@ def _make_bucket(server: subprocess.Popen[bytes], address: str, name: str) -> No
 def s3_environment(address: str, patience: float = 60) -> Iterator[None]:
     """This process and those that it starts talk to the S3 at an address."""
     wanted = {**CREDENTIALS, "AWS_ENDPOINT_URL": address, "FDE_STORAGE_PATIENCE": str(patience)}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
+    with environment(wanted):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
+from data_engine.environment import environment
 from data_engine.errors import DatasetError, SpecialistError
 from data_engine.runner.plan import Hire, Plan, Stage, Unit
 from data_engine.runner.progress import Reporter
@@ -19,7 +17,7 @@ def run_inline(plan: Plan, reporter: Reporter, hire: Hire) -> None:
     failed: set[tuple[str, str]] = set()
     for stage in plan.stages.values():
         if stage.todo:
-            with _environment(stage):
+            with environment(_variables(stage)):
                 _run_stage(plan, stage, reporter, hire, failed)
 
 
@@ -67,22 +65,11 @@ def _run_stage(
         progress.actor_seconds += time.monotonic() - begun
 
 
-@contextmanager
-def _environment(stage: Stage) -> Iterator[None]:
-    """The variables of a stage's `runtime_env`. Raises SpecialistError where it names packages or files."""
+def _variables(stage: Stage) -> dict[str, str]:
+    """Those of a stage's `runtime_env`. Raises SpecialistError where it names packages or files."""
     if stage.part.only_on_ray:
         raise SpecialistError(
             f"{stage.called} has a runtime_env with {', '.join(stage.part.only_on_ray)}, which only Ray can set up",
             "use --runner ray",
         )
-    variables = stage.part.runtime_env.get("env_vars", {})
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    return dict(stage.part.runtime_env.get("env_vars", {}))
