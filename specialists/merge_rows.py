@@ -179,28 +179,7 @@ def _page(rows: list[Row]) -> Page:
     for row in by_id.values():
         if row.parent is not None:
             children.setdefault(row.parent, []).append(row)
-    for row in list(by_id.values()):
-        if row.role == "student" and row.is_thing:
-            names = [child for child in children.get(row.id, ()) if _names(child, row)]
-            for name in names:
-                children[row.id].remove(name)
-                del by_id[name.id]
-            if names:
-                by_id[row.id] = _named(row, max(names, key=lambda name: name.score or 0.0))
     return Page(list(by_id.values()), children)
-
-
-def _names(child: Row, thing: Row) -> bool:
-    """Whether a student's text of its own region is what it calls it when it is asked about that box."""
-    return child.role == "student" and child.granularity == thing.granularity and bool(child.text)
-
-
-def _named(thing: Row, name: Row) -> Row:
-    """Asked about one box a student names it better than while it lists all that there is; sure is what is sure of both."""
-    score = thing.score
-    if score is not None and name.score is not None:
-        score = math.sqrt(score * name.score)
-    return replace(thing, text=name.text, score=score)
 
 
 def _are_statements(said: pa.Table, sources: Sequence[str]) -> pa.ChunkedArray:

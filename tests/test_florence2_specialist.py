@@ -17,6 +17,7 @@ from specialists.florence2 import Florence2
 from specialists.florence2.grammar import parse
 from specialists.florence2.locations import dequantise
 from specialists.florence2.prompts import TASKS
+from specialists.florence2.renaming import renamed
 from tests.toy_florence2 import BRIEF, overfitted, pictures
 
 ALL = list(TASKS)
@@ -246,6 +247,32 @@ def test_without_needs_it_answers_to_itself_in_waves(taught: str, images: list[I
         stored = AnnotationRows("florence2")
         assert stored.add(image.image_id, rows) == []
         assert stored.table().schema == ANNOTATIONS
+
+
+def test_what_is_found_bears_the_surest_name_that_was_asked_for() -> None:
+    cup = Annotation("region", "cup", "phrase", box=(0, 0, 20, 20), score=0.81)
+    hat = Annotation("region", "hat", "phrase", box=(30, 30, 40, 40), score=0.6)
+    line = Annotation("region", "STOP", "ocr", box=(0, 0, 9, 9), score=0.6)
+    weak = Annotation("region", "key", "phrase", cup, box=cup.box, score=0.1)
+    name = Annotation("region", "star", "phrase", cup, box=cup.box, score=0.25)
+    told = Annotation("region", "a red star", "brief", cup, box=cup.box, score=0.5)
+    others = Annotation("region", "bell", "phrase", "another source's row", box=cup.box, score=0.9)
+    assert renamed([cup, hat, line, weak, name, told, others]) == [cup, hat, line, told, others]
+    assert (cup.text, cup.score) == ("star", pytest.approx(0.45)) and told.parent is cup
+    assert (hat.text, hat.score, line.text) == ("hat", 0.6, "STOP")
+
+
+def test_rename_asks_about_what_od_found(taught: str, images: list[Image]) -> None:
+    tasks = ("OD", "REGION_TO_CATEGORY", "REGION_TO_DESCRIPTION")
+    plain, both = (florence(taught, *tasks, rename=rename)(images[:1], None)[0] for rename in (False, True))
+    things = [row for row in both if row.parent is None]
+    assert [row.box for row in things] == [row.box for row in plain if row.parent is None]
+    assert len(both) == len(plain) - len(things) and len(things) == 3
+    square = next(row for row in things if row.box == pytest.approx(SQUARE))
+    assert square.text == "square" and any(r.parent is square and r.text == "a red square" for r in both)
+    assert AnnotationRows("florence2").add(images[0].image_id, both) == []
+    with pytest.raises(RecipeError, match="REGION_TO_CATEGORY"):
+        florence(taught, "OD", rename=True)
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -329,27 +329,6 @@ def test_phrases_go_with_a_text_that_was_chosen_where_its_words_are_there():
     assert doubted == [noisy["annotation_id"][1].as_py()]
 
 
-def test_the_students_name_is_what_it_says_of_the_box():
-    noisy = table("noisy", [region("cup", 0, 0, 20, 20)])
-    thing = region("cup", 0, 0, 20, 20, score=0.81)
-    name = Annotation("region", "star", "phrase", thing, box=(0, 0, 20, 20), score=0.25)
-    weaker = Annotation("region", "key", "phrase", thing, box=(0, 0, 20, 20), score=0.1)
-    alone = region("hat", 30, 30, 40, 40, score=0.6)
-    student = table("student", [thing, name, weaker, alone])
-    doubt = likelihoods((noisy, 0, "named", 0.01))
-    found, doubted = outcome(noisy, student, doubt)
-    assert found == [
-        ("added", "region", "phrase", "hat", (30, 30, 40, 40)),
-        ("renamed", "region", "phrase", "star", (0, 0, 20, 20)),
-    ]
-    assert not doubted
-    # Its score is of both: the mean that suits probabilities.
-    found, _ = outcome(table("noisy", [region("box", 50, 50, 60, 60)]), student, add_above=0.44)
-    assert ("added", "region", "phrase", "star", (0, 0, 20, 20)) in found
-    found, _ = outcome(table("noisy", [region("box", 50, 50, 60, 60)]), student, add_above=0.46)
-    assert ("added", "region", "phrase", "star", (0, 0, 20, 20)) not in found
-
-
 def test_a_mended_text_stands_before_one_written_anew_and_keeps_the_boxes_of_its_phrases():
     said = text("a red star and a cup")
     noisy = table(

@@ -22,6 +22,7 @@ from specialists.florence2.locations import written
 from specialists.florence2.long_texts import part_rows, text_parts
 from specialists.florence2.model import Answer, Florence2Model
 from specialists.florence2.prompts import Takes, Task, chosen, prompt_text
+from specialists.florence2.renaming import renamed
 from specialists.florence2.rows import rows
 from specialists.said import Statement, statement_of, statements
 from specialists.sentences import check_installed
@@ -65,7 +66,7 @@ class Florence2:
     - `sources`: of the statements of `needs`, only those by these specialists.
     - `score_window`: a coordinate's probability is that of all bins up to so many from it, for a coordinate that is
       nearly right is right. 20 of the 1,000 bins are 2 % of a side. 0 counts the very bin alone.
-
+    - `rename`: things that OD finds bear the name that REGION_TO_CATEGORY gives each (`renaming`); both are among `tasks`.
     - `constrained`: answers keep to their task's grammar (`constrained`): no box lacks a coordinate or an area, and what
       is begun is finished within the limit. Answers that are well-formed by themselves stay as they are.
 
@@ -88,6 +89,7 @@ class Florence2:
         sources: list[str] | None = None,
         score_window: int = 20,
         constrained: bool = True,
+        rename: bool = False,
     ) -> None:
         self.tasks = chosen(tasks)
         self.labels = [label for label in dict.fromkeys(labels or []) if prompt_text(label)]
@@ -107,6 +109,11 @@ class Florence2:
         ):
             if value < least:
                 raise RecipeError(f"{name} is {value}", f"it must be at least {least}")
+        if rename and not {"OD", "REGION_TO_CATEGORY"} <= {task.name for task in self.tasks}:
+            raise RecipeError(
+                "rename needs the tasks OD and REGION_TO_CATEGORY",
+                "add both to `tasks`, or leave `rename` out",
+            )
         if any(task.takes is Takes.TEXT for task in self.tasks):
             check_installed()  # for a text too long for a prompt; missing, it fails here and not at that text
         self.num_beams = num_beams
@@ -114,6 +121,7 @@ class Florence2:
         self.max_prompts_per_batch = max_prompts_per_batch
         self.min_score = min_score
         self.constrained = constrained
+        self.rename = rename
         self.sources = None if sources is None else frozenset(sources)
         self.model = Florence2Model(model, revision, device, dtype, score_window)
 
@@ -150,7 +158,7 @@ class Florence2:
                 else:
                     said_now = rows(prompt.task, found, answer, size, prompt.about, prompt.label)
                 made[prompt.image] += self._kept(said_now)
-        return made
+        return [renamed(image_rows) for image_rows in made] if self.rename else made
 
     def _check_inputs(self, given: bool) -> None:
         """Without `needs`, a task about statements needs another task that makes such statements."""
