@@ -25,7 +25,7 @@ from specialists.merge_texts import merge_texts
 from specialists.merge_thresholds import switched, thresholds_of
 from specialists.merge_truth import Worth, judged_by, word_f1
 
-VERSION = 5
+VERSION = 6
 
 LEAST = 30
 """Fewer examples than this and a threshold keeps its default: the best cut of a handful is chance."""

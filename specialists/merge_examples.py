@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from data_engine.annotation import Annotation
 from data_engine.overlap import Floats
 from specialists.merge_decisions import strength
 from specialists.merge_matching import mean_box
@@ -72,11 +73,18 @@ def link_examples(
     found: dict[str, Examples],
 ) -> None:
     """Add those of the phrases of one image's merged texts. An original that is doubted gives way to the student's
-    box of its phrase, where it has one."""
-    about = _About(
-        "phrase", things_of(truth).get("phrase", []), settings, found.setdefault("phrase", Examples())
-    )
+    box of its phrase, where it has one.
+
+    Each text is held against the phrases of truth's texts of its granularity, and of them all where it has none: a
+    thing is spoken of in captions of several lengths, and each of them should point at it.
+    """
+    examples = found.setdefault("phrase", Examples())
+    texts = {row.id: row.granularity for row in truth if row.is_text}
+    phrases = things_of(truth).get("phrase", [])
     for text in told:
+        own = text.reference.granularity if isinstance(text.reference, Annotation) else None
+        true = [row for row in phrases if own is None or texts.get(row.parent or "", own) == own]
+        about = _About("phrase", true, settings, examples)
         for links in links_of(page, text):
             parts = match_links(links, settings)
             words = links.words or ""
@@ -86,7 +94,7 @@ def link_examples(
             about.kept(parts.originals, [rival] * len(parts.originals))
             if not parts.originals and not links.humans:
                 about.added(parts.students)
-    about.examples.truths += len(about.truth)
+        examples.truths += len(true)
 
 
 def text_examples(
