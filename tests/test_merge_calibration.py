@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from data_engine.annotation import Annotation
 from data_engine.class_names import ClassNames
 from data_engine.errors import DatasetError
 from specialists.merge_calibration import Calibration, Measured
-from specialists.merge_examples import Examples
+from specialists.merge_examples import Examples, link_examples
 from specialists.merge_hanging import Hanging, hanging_examples
 from specialists.merge_rows import pages
 from specialists.merge_settings import (
@@ -29,6 +30,7 @@ from specialists.merge_settings import (
 )
 from specialists.merge_sweep import first_claims, sweep
 from specialists.merge_taught import taught_thresholds
+from specialists.merge_texts import merge_texts
 from specialists.merge_thresholds import thresholds_of
 from specialists.merge_truth import best_truths, same_words, word_f1
 from tests.merge_statements import table
@@ -154,6 +156,34 @@ def test_descriptions_are_left_out_where_the_student_has_better_ones():
     right = [(round(named, 1), own, there, theirs) for named, own, there, theirs in of.rows]
     assert right == [(0.9, True, True, False), (0.2, False, True, True), (0.1, False, True, False)]
     assert 0.2 < of.threshold() <= 0.9
+
+
+def test_each_text_should_point_at_what_it_speaks_of():
+    place = (0, 0, 20, 20)
+
+    def said(source: str, *granularities: str, linked: tuple[str, ...]) -> pa.Table:
+        rows = []
+        for granularity in granularities:
+            text = Annotation("text", f"a red star, {granularity}", granularity)
+            rows.append(text)
+            if granularity in linked:
+                rows.append(Annotation("phrase", "a red star", None, text, (0, 10), place, score=0.9))
+        return table(source, rows)
+
+    both = ("brief", "detailed")
+    settings = MergeSettings(["noisy"], ["student"])
+    noisy = said("noisy", *both, linked=("brief",))
+    detailed = noisy.filter(pc.equal(noisy["granularity"], "detailed"))["annotation_id"][0].as_py()
+    link = Annotation("phrase", "a red star", None, detailed, (0, 10), place, score=0.9)
+    (page,) = pages(pa.concat_tables([noisy, table("student", [link])]), settings).values()
+    (true,) = pages(said("truth", *both, linked=both), MergeSettings(["truth"], ["-"], [])).values()
+    found: dict[str, Examples] = {}
+    link_examples(page, merge_texts(page, settings), true.rows, settings, found)
+    examples = found["phrase"]
+    assert examples.truths == 2
+    # The brief caption's phrase is right, and so is what the student adds to the detailed one: about another truth.
+    ((_, _, kept, _),), ((_, added),) = examples.kept, examples.added
+    assert {kept, added} == {0, 1}
 
 
 def test_texts_are_compared_by_words_and_their_neighbours():
