@@ -30,7 +30,7 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         SHIFT: 0.5,
         MOVE: 0.1,
         REPLACE: 0.5,
-        MEND: 1.0,
+        MEND: 0.5,
         WEIGHT: 1.0,
     }
 )
@@ -41,7 +41,7 @@ as probable: little enough to take a statement back that only the originals have
 since there the student has looked at the same place and says another one, and so does a box where it sees the same
 thing close by (`shift_below`). `replace_below` is of whole texts:
 a mean over tokens that is halved is a text that goes wrong more than once. `mend_below` is of texts that only some words
-were exchanged in: they were, because that made them likelier, so all that are likelier are taken. A student's score is a mean
+were exchanged in, each because that made the text likelier: twice as likely is asked here. A student's score is a mean
 over four coordinates and no probability that there is a thing; 0.5 asks that it is sure of where. Equal
 weights say that neither side is known to be better.
 """
