@@ -47,18 +47,14 @@ def thresholds_of(found: Examples, least: int) -> tuple[dict[str, float], dict[s
     taken = np.unique(fixed[fixed >= 0])
     base = (float(len(fixed)), float(len(taken)))
 
+    state = _State(base, taken, found.truths)
     for name, rows in ((SHIFT, found.near), (RENAME, found.renamed)):
         either = np.array(rows, np.float64).reshape(-1, 3)
-        known = ~np.isnan(either[:, 0])
-        right = (either[:, 1:] >= 0) & ~np.isin(either[:, 1:], taken)
-        if known.sum() >= least:
-            ones = np.ones(int(known.sum()))
-            above, below = (np.column_stack([ones, right[known, i]]) for i in (0, 1))
-            values[name], _ = sweep(either[known, 0], above, below, base, found.truths, DEFAULTS[name])
-            counts[name] = int(known.sum())
-        to_student = either[:, 0] < values.get(name, DEFAULTS[name])
-        base = (base[0] + len(either), base[1] + float(np.where(to_student, right[:, 1], right[:, 0]).sum()))
-        taken = np.union1d(taken, np.where(to_student, either[:, 2], either[:, 1]))
+        known = int((~np.isnan(either[:, 0])).sum())
+        if known >= least:
+            values[name], counts[name] = state.best(either, DEFAULTS[name]), known
+        state.decide(either, values.get(name, DEFAULTS[name]))
+    base, taken = state.said_right, state.taken
 
     kept = _Kept(np.array(found.kept, np.float64).reshape(-1, 4), taken)
     added = np.array(found.added, np.float64).reshape(-1, 2)
@@ -116,6 +112,36 @@ def _means(agreed: Floats, weight: float) -> Floats:
     ours, theirs = agreed[:, 1:2], weight * agreed[:, 6:7]
     means: Floats = (ours * agreed[:, 2:6] + theirs * agreed[:, 7:11]) / np.maximum(ours + theirs, 1e-12)
     return means
+
+
+@dataclass(slots=True, eq=False)
+class _State:
+    """What is decided so far: how many statements are made and how many of them are right, the truths that have one, and
+    how many truths there are. Then rows of (likelihood, truth of the original, truth of the student's), of each of which
+    one side is made."""
+
+    said_right: tuple[float, float]
+    taken: np.ndarray
+    truths: int
+
+    def best(self, either: np.ndarray, default: float) -> float:
+        """The likelihood below which it is best to take the student's."""
+        known = ~np.isnan(either[:, 0])
+        right = self._right(either)[known]
+        above, below = (np.column_stack([np.ones(len(right)), right[:, i]]) for i in (0, 1))
+        return sweep(either[known, 0], above, below, self.said_right, self.truths, default)[0]
+
+    def decide(self, either: np.ndarray, threshold: float) -> None:
+        right, students = self._right(either), either[:, 0] < threshold
+        said, so_far = self.said_right
+        self.said_right = (
+            said + len(either),
+            so_far + float(np.where(students, right[:, 1], right[:, 0]).sum()),
+        )
+        self.taken = np.union1d(self.taken, np.where(students, either[:, 2], either[:, 1]))
+
+    def _right(self, either: np.ndarray) -> np.ndarray:
+        return np.asarray((either[:, 1:] >= 0) & ~np.isin(either[:, 1:], self.taken))
 
 
 @dataclass(slots=True, eq=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_engine.dataset import Dataset
-from data_engine.errors import DatasetError
+from data_engine.errors import DatasetError, RecipeError
 from data_engine.ingest.run import ingest
 from data_engine.quality.captions import caption_quality
 from data_engine.quality.detection import average_precision
@@ -19,7 +19,8 @@ from data_engine.runner.progress import Reporter
 from data_engine.scenes.attributes import Reader
 from data_engine.scenes.write import make_scenes
 from pipelines.annotate import annotate
-from specialists.merge_calibration import calibrate
+from specialists.merge import Merge
+from specialists.merge_calibration import calibrate, calibrated_arguments
 from specialists.merge_rows import REASONS
 from specialists.said import DESCRIPTIONS
 
@@ -130,6 +131,20 @@ def test_thresholds_from_held_out_truth_are_worth_no_less_than_the_defaults(data
     )
     noisy, tuned_figures = (np.array(figures(dataset, s)) for s in ("noisy", "tuned"))
     assert (tuned_figures > noisy).all()
+
+
+def test_what_calibration_gives_a_merge_takes(dataset):
+    settings = {"originals": ["noisy"], "student": "student", "doubt": "doubt"}
+    found = calibrated_arguments(dataset, "truth", **settings, held_out=0.3, untaught=0.5)
+    taught = found["taught"]
+    assert found["untaught"] == 0.5 and set(taught) == set(found) - {"taught", "untaught"}
+    assert all(taught[name].keys() == found[name].keys() for name in taught)
+    # This student has learnt nothing by heart: thresholds are those of the same statements, drawn anew.
+    assert taught["weight_student"] == found["weight_student"]
+    merge = Merge(**settings, **found)
+    assert merge.taught.thresholds.values == taught and merge.settings.thresholds.values != {}
+    with pytest.raises(RecipeError, match="untaught"):
+        calibrated_arguments(dataset, "truth", **settings, held_out=0.3, untaught=0.2)
 
 
 def test_without_held_out_images_or_doubt_the_defaults_stand(dataset):
