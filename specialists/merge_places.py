@@ -53,26 +53,31 @@ def match_things(rows: Sequence[Row], settings: MergeSettings) -> Matches:
     humans = [row for row in rows if row.role == "human"]
     originals, further = strongest([row for row in rows if row.role == "original"], settings.max_boxes)
     students, found.left_out = strongest([row for row in rows if row.role == "student"], settings.max_boxes)
-    students = _once(students, settings)
+    said = students
     humans, apart = strongest(humans, settings.max_boxes)
     found.human, originals, students = _by_people(humans, originals, students, settings)
     found.human += [(human, []) for human in apart]
     found.joined, originals, students = _joined(originals, students, settings)
     found.parted, originals, students = _parted(originals, students, settings)
     found.agreed, originals, students = _pairs(originals, students, settings, same=True)
+    students = _once(students, said, settings)
     found.near, originals, students = _near(originals, students, settings)
     found.renamed, originals, found.students = _pairs(originals, students, settings, same=False)
     found.originals = [*originals, *further]
     return found
 
 
-def _once(students: list[Row], settings: MergeSettings) -> list[Row]:
-    """One of the student's for each thing: two at one place may have been named alike when it was asked about each.
-    What has no name repeats nothing."""
-    order = sorted((s for s in students if s.text), key=lambda s: -1.0 if s.score is None else -s.score)
+def _once(left: list[Row], students: Sequence[Row], settings: MergeSettings) -> list[Row]:
+    """Of what is left of the student's boxes one for each thing that it has no other box for: two at one place may have
+    been named alike when it was asked about each. What has no name repeats nothing."""
+    ids = {row.id for row in left}
+    used = [row for row in students if row.id not in ids and row.text]
+    order = sorted((s for s in left if s.text), key=lambda s: -1.0 if s.score is None else -s.score)
+    repeats = _alike(order, used, settings) & (iou(boxes_of(order), boxes_of(used)) >= settings.iou)
     stays = first_of_each(boxes_of(order), _alike(order, order, settings), settings.iou)
+    stays &= ~repeats.any(axis=1)
     gone = {row.id for row, one in zip(order, stays.tolist(), strict=True) if not one}
-    return [row for row in students if row.id not in gone]
+    return [row for row in left if row.id not in gone]
 
 
 def _by_people(
