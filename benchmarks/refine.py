@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from refine_sparse import TASKS, sparse
+
 from data_engine.dataset import Dataset
 from data_engine.ingest.run import ingest
 from data_engine.quality.selected import Labels
@@ -251,8 +253,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--held-out", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--task", default="REFERRING_EXPRESSION_SEGMENTATION", choices=(
-        "REFERRING_EXPRESSION_SEGMENTATION", "REGION_TO_DESCRIPTION"), help="sparse: what has few labels")  # fmt: skip
+    parser.add_argument(
+        "--task", default=next(iter(TASKS)), choices=list(TASKS), help="sparse: what has few labels"
+    )
     parser.add_argument("--labelled", type=int, default=80, help="sparse: how many images have labels")
     parser.add_argument(
         "--start", default=None, help="sparse: the trained student; by default that of the first cell"
@@ -264,8 +267,6 @@ def main() -> None:
     elif options.what == "table":
         table(options)
     else:
-        from refine_sparse import sparse
-
         sparse(options, scenes, say)
 
 
