@@ -47,7 +47,7 @@ VARIANTS = ("full", "no-filter")
 
 SHARES = {
     "missed": 0.25, "mislabelled": 0.25, "jittered": 0.25, "invented": 0.25,
-    "attribute_flipped": 1.0, "wrong_link": 0.5, "dropped_link": 0.5,
+    "attribute_flipped": 1.0, "wrong_link": 0.375, "dropped_link": 0.375, "jittered_link": 0.25,
 }  # fmt: skip
 """A level is divided so: at 0.3 about three things in ten have an error, three captions, three phrases."""
 

@@ -171,6 +171,7 @@ CHANCES: dict[str, Any] = {
         is_thing(row) and max(row["box"][2] - row["box"][0], row["box"][3] - row["box"][1]) >= MIN_SPLIT
     ),
     "dropped_link": is_link,
+    "jittered_link": is_link,
     "swapped": is_caption,
     "alt_text": is_caption,
     "boilerplate": is_caption,

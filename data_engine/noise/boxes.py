@@ -138,17 +138,21 @@ def shift(page: Page, model: NoiseModel) -> None:
 
 def jitter(page: Page, model: NoiseModel) -> None:
     for thing in things(page):
-        if not _hit(page, model, "jittered", thing):
-            continue
-        rng = page.rng("jittered", thing)
-        width, height = _sides(thing.box)
-        # A box as large as the image may be clipped back to what it was: draw again.
-        for _ in range(_TRIES):
-            moves = rng.normal(0, model.sigma, 4) * (width, height, width, height)
-            x0, y0, x1, y1 = (float(v) for v in np.array(thing.box) + moves)
-            box = _fitted((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), page)
-            if _move(page, thing, box, "jittered"):
-                break
+        if _hit(page, model, "jittered", thing):
+            shake(page, thing, model.sigma, "jittered")
+
+
+def shake(page: Page, line: Line, sigma: float, change: str) -> None:
+    """Move each edge of a box by a normal deviate of `sigma` times its side, with all that hangs on it."""
+    rng = page.rng(change, line)
+    width, height = _sides(line.box)
+    # A box as large as the image may be clipped back to what it was: draw again.
+    for _ in range(_TRIES):
+        moves = rng.normal(0, sigma, 4) * (width, height, width, height)
+        x0, y0, x1, y1 = (float(v) for v in np.array(line.box) + moves)
+        box = _fitted((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), page)
+        if _move(page, line, box, change):
+            break
 
 
 def mislabel(page: Page, model: NoiseModel) -> None:

@@ -12,7 +12,7 @@ from data_engine.errors import RecipeError
 from data_engine.noise.words import ATTRIBUTES
 
 BOX_CHANGES = ("invented", "missed", "merged", "split", "jittered", "mislabelled")
-PHRASE_CHANGES = ("dropped_link", "wrong_link")
+PHRASE_CHANGES = ("dropped_link", "wrong_link", "jittered_link")
 CAPTION_CHANGES = ("swapped", "alt_text", "attribute_flipped", "truncated", "repeated", "boilerplate")
 """Each in the order in which it is applied."""
 
@@ -49,6 +49,7 @@ class Rates(_Part):
     mislabelled: Rate = 0
     dropped_link: Rate = 0
     wrong_link: Rate = 0
+    jittered_link: Rate = 0
     swapped: Rate = 0
     alt_text: Rate = 0
     attribute_flipped: Rate = 0

@@ -1,8 +1,8 @@
-"""Errors of the links between phrases and boxes: a link that is not there, and one to another thing."""
+"""Errors of the links between phrases and boxes: one that is not there, one to another thing, one that is out of place."""
 
 from __future__ import annotations
 
-from data_engine.noise.boxes import iou, is_thing
+from data_engine.noise.boxes import iou, is_thing, shake
 from data_engine.noise.masks import Mask
 from data_engine.noise.model import NoiseModel
 from data_engine.noise.page import Box, Line, Page
@@ -41,9 +41,11 @@ def wrong_targets(link: Line, all_links: list[Line], everything: list[Target]) -
 
 
 def relink(page: Page, model: NoiseModel) -> None:
-    """Drop links, and lead others astray. It comes before boxes are changed: a wrong box is a true thing's."""
+    """Drop links, lead others astray, and shift others. It comes before boxes are changed: a wrong box is a true
+    thing's."""
     everything, all_links = targets(page), links(page)
     chosen: list[tuple[Line, Target]] = []
+    shifted: list[Line] = []
     for link in all_links:
         if page.chance("dropped_link", link) < model.rate("dropped_link"):
             page.remove(link, "dropped_link")
@@ -52,6 +54,10 @@ def relink(page: Page, model: NoiseModel) -> None:
             if wrong:
                 drawn = int(page.rng("wrong_link", link).integers(len(wrong)))
                 chosen.append((link, wrong[drawn]))
+        elif page.chance("jittered_link", link) < model.rate("jittered_link"):
+            shifted.append(link)
+    for link in shifted:
+        shake(page, link, model.sigma, "jittered_link")
     for link, (box, mask) in chosen:
         link.row.box = box
         page.touch(link, "wrong_link")
