@@ -12,7 +12,7 @@ from data_engine.entry_point import check_arguments, did_you_mean, signature
 from data_engine.errors import RecipeError
 from data_engine.recipe_parts import AcceptPart, FilterPart, Part, SpecialistPart, TrainerPart, Where
 
-STEPS = ("student", "mended", "grounded", "asked", "doubt", "merged")
+STEPS = ("student", "pointed", "mended", "grounded", "asked", "doubt", "merged")
 """What the sources of a round are called, `-` and its number behind."""
 
 _OF_ROUND = re.compile(rf"(?:{'|'.join(STEPS)})-(\d+)")
@@ -28,9 +28,10 @@ class RefinePart(Part):
     that is right, of which the held-out images alone are looked at; without it the held-out statements
     of `learn` are what is compared with.
 
-    `student` trains, `relabel` is the student as a specialist, `mend` the same at the texts that are learnt from,
-    `ground` asked about the statements that are learnt from, `ask` about those of truth on held-out images alone, `doubt` says how likely the student finds the labels, `calibrate` chooses
-    arguments of `merge`, which makes one set of labels of both. Names of sources, models and folders are
+    `student` trains, and `relabel` is the student as a specialist. It is also asked about what it learnt from: `point`
+    what stands where the phrases point at, `mend` which words of the texts are wrong, `ground` where the texts' phrases are,
+    `doubt` how likely all of it is; and `ask` asks about the statements of truth, on held-out images alone. `calibrate` chooses
+    arguments of `merge`, which makes one set of labels of both sides. Names of sources, models and folders are
     filled in: whatever of `FILLED` their constructors take. `filters` judge what was merged, and nothing
     else; in them `merged` stands for the round's own source.
     """
@@ -41,6 +42,7 @@ class RefinePart(Part):
     truth: str | None = None
     student: TrainerPart
     relabel: SpecialistPart
+    point: SpecialistPart | None = None
     mend: SpecialistPart | None = None
     ground: SpecialistPart | None = None
     ask: SpecialistPart | None = None
@@ -77,21 +79,22 @@ class RefinePart(Part):
                     f"specialists.{name}: refinement gives this name to its own round",
                     "choose a name that is none of " + ", ".join(f"{step}-N" for step in STEPS),
                 )
-        for place in ("student", "relabel", "mend", "ground", "ask", "doubt", "merge"):
+        for place in ("student", "relabel", "point", "mend", "ground", "ask", "doubt", "merge"):
             part = getattr(self, place)
             if part is not None:
                 filled = [name for name in FILLED[place] if takes(part.use, name)]
                 check_arguments(part.use, [*part.args, *filled], f"refine.{place}")
         if self.calibrate is not None:
-            mended = [] if self.mend is None else ["mended"]
-            given = [*self.calibrate.args, *FILLED["calibrate"], *mended]
+            asked = {"mended": self.mend, "pointed": self.point}
+            sides = [name for name, part in asked.items() if part is not None]
+            given = [*self.calibrate.args, *FILLED["calibrate"], *sides]
             check_arguments(self.calibrate.use, given, "refine.calibrate")
         for name, rule in self.filters.items():
             check_arguments(rule.use, list(rule.args), f"refine.filters.{name}")
 
     def mapped(self, change: Any) -> RefinePart:
         """The same with the `args` of every part as `change` gives them."""
-        places = ("student", "relabel", "mend", "ground", "ask", "doubt", "calibrate", "merge")
+        places = ("student", "relabel", "point", "mend", "ground", "ask", "doubt", "calibrate", "merge")
         parts = {place: getattr(self, place) for place in places}
         return self.model_copy(
             update={
@@ -111,18 +114,20 @@ class RefinePart(Part):
 FILLED: Mapping[str, tuple[str, ...]] = {
     "student": (),
     "relabel": ("model",),
+    "point": ("model", "sources"),
     "mend": ("model", "sources"),
     "ground": ("model", "sources"),
     "ask": ("model", "sources"),
     "doubt": ("model", "sources"),
     "calibrate": ("dataset", "truth", "originals", "student", "doubt", "held_out", "verdicts"),
-    "merge": ("originals", "student", "mended", "doubt"),
+    "merge": ("originals", "student", "mended", "pointed", "doubt"),
 }
 """By step the arguments that a round gives, where the class takes them and the recipe does not say."""
 
 _PARTS: Mapping[str, type[Part]] = {
     "student": TrainerPart,
     "relabel": SpecialistPart,
+    "point": SpecialistPart,
     "mend": SpecialistPart,
     "ground": SpecialistPart,
     "ask": SpecialistPart,

@@ -91,12 +91,13 @@ def start_recipe(recipe: Recipe) -> Recipe | None:
 
 
 def relabel_recipe(recipe: Recipe, number: int, model: Path) -> Recipe:
-    """The student says what it sees in every image, mends what was said before, where it finds that, and how likely
-    it finds it."""
+    """The student says what it sees in every image and where the phrases point, mends what was said before, where it
+    finds that, and how likely it finds it."""
     refine = _refine(recipe)
     parts = _asked(recipe, number, str(model), held_out=False)
     about = refine.learn
     steps = (
+        ("point", "pointed", refine.point),
         ("mend", "mended", refine.mend),
         ("ground", "grounded", refine.ground),
         ("doubt", "doubt", refine.doubt),
@@ -187,26 +188,31 @@ def filters_of(recipe: Recipe, number: int) -> dict[str, FilterPart]:
 
 @dataclass(frozen=True)
 class _Sides:
-    """The sources of a student's statements, of those the texts that it mended, and of its doubts: one, or none."""
+    """The sources of a student's statements; of those the texts that it mended and the places that it was shown; and of
+    its doubts: one, or none."""
 
     student: tuple[str, ...]
     mended: str | None
+    pointed: str | None
     doubt: tuple[str, ...]
 
     @property
     def arguments(self) -> dict[str, Any]:
         """As a merge takes them: a single student is no list, since not every merge takes several."""
         student = self.student[0] if len(self.student) == 1 else list(self.student)
-        mended = {} if self.mended is None else {"mended": self.mended}
-        return {"student": student, **mended, "doubt": self.doubt[0] if self.doubt else None}
+        parts = {"mended": self.mended, "pointed": self.pointed}
+        told = {name: source for name, source in parts.items() if source is not None}
+        return {"student": student, **told, "doubt": self.doubt[0] if self.doubt else None}
 
 
 def _sides(refine: RefinePart, number: int) -> _Sides:
-    mended = source_of("mended", number) if refine.mend is not None else None
-    grounded = [source_of("grounded", number)] if refine.ground is not None else []
-    doubt = [source_of("doubt", number)] if refine.doubt is not None else []
-    student = (source_of("student", number), *grounded, *([] if mended is None else [mended]))
-    return _Sides(student, mended, tuple(doubt))
+    def source(part: SpecialistPart | None, step: str) -> str | None:
+        return None if part is None else source_of(step, number)
+
+    pointed, mended = source(refine.point, "pointed"), source(refine.mend, "mended")
+    grounded, doubt = source(refine.ground, "grounded"), source(refine.doubt, "doubt")
+    student = [source_of("student", number), pointed, grounded, mended]
+    return _Sides(tuple(filter(None, student)), mended, pointed, tuple(filter(None, [doubt])))
 
 
 def _refine(recipe: Recipe) -> RefinePart:

@@ -26,7 +26,7 @@ from specialists.merge_rows import Page, pages
 from specialists.merge_settings import MergeSettings, Threshold, Thresholds
 from specialists.merge_texts import merge_texts
 
-VERSION = 6  # raised too when the output of the other files of the merge changes
+VERSION = 7  # raised too when the output of the other files of the merge changes
 
 
 class Merge:
@@ -43,6 +43,9 @@ class Merge:
       scores. Without `doubt` no statement of the originals is dropped, renamed or moved.
     - `mended`: that of the student's sources whose texts are the originals' with some words exchanged
       (`specialists.florence2.mending`). Such a text stands before one that was written anew.
+    - `pointed`: that of the student's sources whose regions are where phrases point (`specialists.florence2.pointing`). Of an
+      image that has such, the regions that the student listed itself take part elsewhere alone, with a score of
+      `list_above` or more.
     - `iou`: from which two boxes are one place; 0.5 is what detections are matched with everywhere.
     - `near_iou`: a student's box that overlaps an original of its name by less than `iou` and at least by this is the same
       thing somewhere else, where both are left over.
@@ -71,9 +74,11 @@ class Merge:
         doubt: str | None = None,
         scorer: str | None = None,
         mended: str | None = None,
+        pointed: str | None = None,
         human: Sequence[str] = ("human",),
         iou: float = 0.5,
         near_iou: float = 0.1,
+        list_above: float = 0.8,
         weight_student: Threshold | None = None,
         add_above: Threshold | None = None,
         doubt_below_named: Threshold | None = None,
@@ -118,8 +123,10 @@ class Merge:
             doubt,
             scorer,
             mended,
+            pointed,
             iou,
             near_iou,
+            list_above,
             mask_iou,
             inside,
             unscored,

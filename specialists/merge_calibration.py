@@ -25,7 +25,7 @@ from specialists.merge_texts import merge_texts
 from specialists.merge_thresholds import switched, thresholds_of
 from specialists.merge_truth import Worth, judged_by, word_f1
 
-VERSION = 6
+VERSION = 7
 
 LEAST = 30
 """Fewer examples than this and a threshold keeps its default: the best cut of a handful is chance."""
@@ -98,6 +98,7 @@ def calibrate(
     doubt: str | None = None,
     scorer: str | None = None,
     mended: str | None = None,
+    pointed: str | None = None,
     held_out: float = 0.1,
     untaught: float | None = None,
     verdicts: int | None = None,
@@ -131,6 +132,7 @@ def calibrate(
         doubt,
         scorer,
         mended,
+        pointed,
         iou,
         names=ClassNames(same),
     )

@@ -21,22 +21,23 @@ def is_doubted(row: Row, settings: MergeSettings) -> bool:
 
 
 def is_added(row: Row, settings: MergeSettings) -> bool:
-    return _sureness(row, settings) >= settings.above(ADD_ABOVE, row.kind, row.granularity)
+    return sureness(row, settings) >= settings.above(ADD_ABOVE, row.kind, row.granularity)
 
 
 def strength(row: Row, settings: MergeSettings) -> float:
     """How much a box counts in a mean: by its side, its score, and how likely the student finds its place."""
     side = settings.above(WEIGHT, row.kind, row.granularity) if row.role == "student" else 1.0
     located = row.likelihood.located
-    return side * _sureness(row, settings) * (1.0 if math.isnan(located) else located)
+    return side * sureness(row, settings) * (1.0 if math.isnan(located) else located)
 
 
 def best_score(rows: Sequence[Row], settings: MergeSettings) -> float | None:
     """The surest member's, for that others agree makes it no less sure; None where that one has none."""
-    return max(rows, key=lambda row: _sureness(row, settings)).score
+    return max(rows, key=lambda row: sureness(row, settings)).score
 
 
-def _sureness(row: Row, settings: MergeSettings) -> float:
+def sureness(row: Row, settings: MergeSettings) -> float:
+    """Its score, or what one without counts for."""
     return settings.unscored if row.score is None else row.score
 
 
@@ -45,4 +46,4 @@ def kept_score(row: Row, settings: MergeSettings) -> float | None:
     known = [v for v in (row.likelihood.named, row.likelihood.located) if not math.isnan(v)]
     if not known:
         return row.score
-    return _sureness(row, settings) * min(known)
+    return sureness(row, settings) * min(known)

@@ -17,7 +17,7 @@ from specialists.merge_phrases import links_of, match_links
 from specialists.merge_places import match_things, things_by_granularity
 from specialists.merge_rows import Page, Row, boxes_of
 from specialists.merge_settings import MEND, REPLACE, MergeSettings, key_of
-from specialists.merge_texts import Told, best_text, mended_text, told_share
+from specialists.merge_texts import Told, best_text, mended_text, told_share, unmended_share
 from specialists.merge_truth import Worth, best_truths, things_of, worth_of
 
 _NONE = -1
@@ -131,7 +131,7 @@ def judged_texts(page: Page, settings: MergeSettings) -> Iterator[tuple[str, str
             instead = fix or best
             if instead is None or row.role != "original":
                 continue
-            share = told_share(row, instead)
+            share = told_share(row, instead) if fix is None else unmended_share(fix)
             # Where the scorer holds to the original, no likelihood replaces it.
             held = row.likelihood.scored - instead.likelihood.scored > settings.scorer_margin
             if not math.isnan(share) and not held:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from data_engine.overlap import iou
-from specialists.merge_decisions import below
+from specialists.merge_decisions import below, sureness
 from specialists.merge_matching import Bools, covers, first_of_each, matched
 from specialists.merge_rows import Row, boxes_of, strongest
 from specialists.merge_settings import MOVE, MergeSettings
@@ -53,6 +53,7 @@ def match_things(rows: Sequence[Row], settings: MergeSettings) -> Matches:
     humans = [row for row in rows if row.role == "human"]
     originals, further = strongest([row for row in rows if row.role == "original"], settings.max_boxes)
     students, found.left_out = strongest([row for row in rows if row.role == "student"], settings.max_boxes)
+    students = _shown_first(students, settings)
     said = students
     humans, apart = strongest(humans, settings.max_boxes)
     found.human, originals, students = _by_people(humans, originals, students, settings)
@@ -65,6 +66,22 @@ def match_things(rows: Sequence[Row], settings: MergeSettings) -> Matches:
     found.renamed, originals, found.students = _pairs(originals, students, settings, same=False)
     found.originals = [*originals, *further]
     return found
+
+
+def _shown_first(students: list[Row], settings: MergeSettings) -> list[Row]:
+    """Where the student was shown places, those, and of what it listed itself what it is sure of elsewhere."""
+    shown = [row for row in students if row.source == settings.pointed]
+    if not shown:
+        return students
+    sure = [
+        row
+        for row in students
+        if row.source != settings.pointed and sureness(row, settings) >= settings.list_above
+    ]
+    overlap = iou(boxes_of(sure), boxes_of(shown))
+    there = (overlap >= settings.iou) | (_alike(sure, shown, settings) & (overlap >= settings.near_iou))
+    elsewhere = ~np.any(there, axis=1)
+    return [*shown, *(row for row, apart in zip(sure, elsewhere.tolist(), strict=True) if apart)]
 
 
 def _once(left: list[Row], students: Sequence[Row], settings: MergeSettings) -> list[Row]:

@@ -30,7 +30,7 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         SHIFT: 0.5,
         MOVE: 0.1,
         REPLACE: 0.5,
-        MEND: 0.5,
+        MEND: 0.02,
         WEIGHT: 1.0,
     }
 )
@@ -41,7 +41,7 @@ as probable: little enough to take a statement back that only the originals have
 since there the student has looked at the same place and says another one, and so does a box where it sees the same
 thing close by (`shift_below`). `replace_below` is of whole texts:
 a mean over tokens that is halved is a text that goes wrong more than once. `mend_below` is of texts that only some words
-were exchanged in, each because that made the text likelier: twice as likely is asked here. A student's score is a mean
+were exchanged in: 0.02 is what `Mended` asks of each exchange by itself, that it makes the text 50 times as probable. A student's score is a mean
 over four coordinates and no probability that there is a thing; 0.5 asks that it is sure of where. Equal
 weights say that neither side is known to be better.
 """
@@ -93,8 +93,10 @@ class MergeSettings:
     doubt: str | None = None
     scorer: str | None = None
     mended: str | None = None
+    pointed: str | None = None
     iou: float = 0.5
     near_iou: float = 0.1
+    list_above: float = 0.8
     mask_iou: float = 0.8
     inside: float = 0.8
     unscored: float = 1.0
@@ -114,10 +116,10 @@ class MergeSettings:
             raise RecipeError(
                 "iou, near_iou, mask_iou and inside must lie above 0, and 1 at most", "correct `args`"
             )
-        if not 0 <= self.unscored <= 1 or not 0 <= self.scorer_margin <= 1 or self.max_boxes < 1:
-            raise RecipeError(
-                "unscored and scorer_margin must lie in 0..1, and max_boxes be at least 1", "correct `args`"
-            )
+        if not all(0 <= part <= 1 for part in (self.unscored, self.scorer_margin, self.list_above)):
+            raise RecipeError("unscored, scorer_margin and list_above must lie in 0..1", "correct `args`")
+        if self.max_boxes < 1:
+            raise RecipeError("max_boxes must be at least 1", "correct `args`")
 
     def above(self, name: str, kind: str, granularity: str | None) -> float:
         return self.thresholds.of(name, key_of(kind, granularity))

@@ -43,12 +43,14 @@ def prefers_student(original: Row, student: Row, settings: MergeSettings) -> boo
     """Whether the judges that there are take the student's text; where they are undecided the original stays.
 
     The student itself is a judge: it takes its own text where it finds the original less than `replace_below`
-    times as likely per token, and one that it mended by `mend_below`. A scorer takes the text that fits the image better, by more than `scorer_margin`.
+    times as likely, and one that it mended where that of the original is below `mend_below`. A scorer takes the text that
+    fits the image better, by more than `scorer_margin`.
     """
     votes = 0
-    share = told_share(original, student)
+    is_mended = student.source == settings.mended
+    share = unmended_share(student) if is_mended else told_share(original, student)
     if not math.isnan(share):
-        threshold = MEND if student.source == settings.mended else REPLACE
+        threshold = MEND if is_mended else REPLACE
         votes += 1 if share < settings.above(threshold, original.kind, original.granularity) else -1
     better = student.likelihood.scored - original.likelihood.scored
     if abs(better) > settings.scorer_margin:
@@ -66,6 +68,11 @@ def told_share(original: Row, student: Row) -> float:
     if math.isnan(own):
         return original.likelihood.told
     return original.likelihood.told / own if own > 0 else math.nan
+
+
+def unmended_share(mended: Row) -> float:
+    """How probable the student finds the original's text rather than the one that it mended; NaN where that is not known."""
+    return math.nan if mended.score is None else 1 - mended.score
 
 
 def best_text(students: Sequence[Row], settings: MergeSettings) -> Row | None:

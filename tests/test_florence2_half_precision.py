@@ -58,4 +58,7 @@ def test_what_is_wrong_is_doubted_and_mended(taught: str, half: torch.dtype) -> 
     assert wrong_told < 0.5 < right_told
     mend = Mended(taught, ["noisy"])
     assert next(mend.model.network.parameters()).dtype == half
-    assert [row.text for row in mend([IMAGES[0]], said(wrong))[0]] == [BRIEF[0]]
+    store = AnnotationRows("noisy")
+    region = Annotation("region", "square", "phrase", box=(8, 12, 40, 36))
+    assert store.add(IMAGES[0].image_id, [region, Annotation("text", wrong, "brief")]) == []
+    assert [row.text for row in mend([IMAGES[0]], store.table())[0]] == [BRIEF[0]]

@@ -335,33 +335,31 @@ def test_a_mended_text_stands_before_one_written_anew_and_keeps_the_boxes_of_its
         "noisy", [said, link(said, "a red star", 0, 0, 20, 20), link(said, "a cup", 30, 30, 40, 40)]
     )
     own = table("student", [text("two keys", score=0.9)])
-    mended = table("mended", [text("a blue star and a cup", score=0.4)])
     sides = {"student": ["student", "mended"], "mended": "mended"}
 
-    def outcome_at(told: float, **args: Any) -> list[tuple[Any, ...]]:
-        doubt = likelihoods((noisy, 0, "told", told), (mended, 0, "told", 0.4))
-        rows = pa.concat_tables([noisy, own, mended, doubt])
+    def outcome_at(score: float, **args: Any) -> list[tuple[Any, ...]]:
+        mended = table("mended", [text("a blue star and a cup", score=score)])
+        rows = pa.concat_tables([noisy, own, mended, likelihoods((noisy, 0, "told", 0.3))])
         answer = merged(rows, **sides, **args)
         statements, _, reasons, _ = parts(answer)
         return sorted((reasons[r["annotation_id"]], r["text"], r["span"]) for r in statements)
 
-    assert outcome_at(0.01) == [
+    assert outcome_at(0.99) == [
         ("kept", "a blue star", [0, 11]),
         ("kept", "a cup", [16, 21]),
         ("mended", "a blue star and a cup", None),
     ]
     # Not below the threshold of mended texts, and not below that of new ones.
-    assert ("kept", "a red star and a cup", None) in outcome_at(0.3, mend_below=0.5, replace_below=0.2)
-    assert ("chosen", "two keys", None) in outcome_at(0.3, mend_below=0.5, replace_below=0.4)
+    assert ("kept", "a red star and a cup", None) in outcome_at(0.9, replace_below=0.2)
+    assert ("mended", "a blue star and a cup", None) in outcome_at(0.9, mend_below=0.2, replace_below=0.2)
+    assert ("chosen", "two keys", None) in outcome_at(0.9, replace_below=0.4)
 
 
 def test_of_two_mended_texts_each_original_has_the_one_that_is_nearer():
     noisy = table("noisy", [text("a red star and a cup"), text("a green house under two trees")])
-    mended = table("mended", [text("a blue star and a cup"), text("a green house under three trees")])
-    rows = [(noisy, i, "told", 0.01) for i in range(2)] + [(mended, i, "told", 0.5) for i in range(2)]
-    answer = merged(
-        pa.concat_tables([noisy, mended, likelihoods(*rows)]), student=["mended"], mended="mended"
-    )
+    wordings = ("a blue star and a cup", "a green house under three trees")
+    mended = table("mended", [text(words, score=0.999) for words in wordings])
+    answer = merged(pa.concat_tables([noisy, mended]), student=["mended"], mended="mended")
     _, members, _, _ = parts(answer)
     texts = dict(zip(noisy["annotation_id"].to_pylist(), noisy["text"].to_pylist(), strict=True))
     own = dict(zip(mended["annotation_id"].to_pylist(), mended["text"].to_pylist(), strict=True))
@@ -408,3 +406,33 @@ def test_what_the_student_found_for_the_same_words_in_its_own_text_serves():
     found = {(r["text"], tuple(r["box"])) for r in rows if texts.get(r["parent_id"]) == "detailed"}
     # "blue key" has no article, and the text may mean another by "a small blue key".
     assert found == {("a cup", (40, 0, 50, 10)), ("a red star", (0, 0, 20, 22))}
+
+
+def test_where_the_student_was_shown_places_what_it_lists_counts_elsewhere_and_where_it_is_sure():
+    noisy = table("noisy", [region("cup", 0, 0, 20, 20)])
+    listed = table(
+        "student",
+        [
+            region("cup", 4, 4, 24, 24, score=0.9),  # another place for the same cup
+            region("key", 40, 0, 60, 20, score=0.9),  # another name at a place that it was shown
+            region("bell", 0, 42, 20, 62, score=0.85),
+            region("lamp", 40, 40, 60, 60, score=0.7),
+        ],
+    )
+    shown = table(
+        "pointed", [region("cup", 0, 0, 20, 22, score=0.6), region("star", 40, 0, 60, 20, score=0.6)]
+    )
+    sides = {"student": ["student", "pointed"], "pointed": "pointed"}
+    found, _ = outcome(noisy, listed, shown, **sides)
+    assert [(reason, name) for reason, _, _, name, _ in found] == [
+        ("added", "bell"),
+        ("added", "star"),
+        ("agreed", "cup"),
+    ]
+    found, _ = outcome(noisy, listed, shown, **sides, list_above=0.6)
+    assert ("added", "lamp") in [(reason, name) for reason, _, _, name, _ in found]
+    # Without such places all of it counts.
+    found, _ = outcome(noisy, listed, student=["student", "pointed"], pointed="pointed")
+    assert {name for _, _, _, name, _ in found} == {"cup", "key", "bell", "lamp"}
+    with pytest.raises(RecipeError, match="list_above"):
+        Merge(["noisy"], "student", list_above=2)
