@@ -96,19 +96,20 @@ def relabel_recipe(recipe: Recipe, number: int, model: Path) -> Recipe:
     refine = _refine(recipe)
     parts = _asked(recipe, number, str(model), held_out=False)
     about = refine.learn
+    # Mended texts are grounded like those that they were made from. They come with a score, so nobody doubts them.
+    texts = (*about, source_of("mended", number)) if refine.mend is not None else about
     steps = (
-        ("point", "pointed", refine.point),
-        ("mend", "mended", refine.mend),
-        ("ground", "grounded", refine.ground),
-        ("doubt", "doubt", refine.doubt),
+        ("point", "pointed", refine.point, about),
+        ("mend", "mended", refine.mend, about),
+        ("ground", "grounded", refine.ground, texts),
+        ("doubt", "doubt", refine.doubt, about),
     )
-    for place, step, part in steps:
+    for place, step, part, sources in steps:
         if part is not None:
-            given = {"model": str(model), "sources": list(about)}
-            parts[source_of(step, number)] = _filled(part, place, given, about).model_copy(update={"kept": 0})
-        if part is not None and place == "mend":
-            # What was mended is found and doubted like what it was made from.
-            about = (*about, source_of(step, number))
+            given = {"model": str(model), "sources": list(sources)}
+            parts[source_of(step, number)] = _filled(part, place, given, sources).model_copy(
+                update={"kept": 0}
+            )
     return _with(recipe, number, parts)
 
 

@@ -7,12 +7,16 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specialists.florence2.contradicting import Claim, contradicted
+from specialists.florence2.contradicting import Claim, mentions
 
 
 def link(text: str, phrase: str, *numbers: int) -> tuple[tuple[int, int], tuple[int, ...]]:
     start = text.index(phrase)
     return (start, start + len(phrase)), numbers
+
+
+def contradicted(text: str, links, described: list[str]) -> list[Claim]:
+    return [claim for mention in mentions(text, links, described) for claim in mention.claims]
 
 
 def changed(text: str, claim: Claim) -> str:
@@ -80,6 +84,15 @@ def test_a_thing_that_lacks_three_words_is_another_one() -> None:
     text = "a large dotted red star"
     assert outcomes(text, [], ["small striped blue star"]) == set()
     assert "a small dotted red star" in outcomes(text, [], ["small striped red star"])
+
+
+def test_a_mention_has_the_things_that_fit_it_and_none_where_they_are_too_few() -> None:
+    text = "two red stars, a cup and the blue star"
+    described = ["small red star", "red star", "blue star", "key"]
+    found = {text[slice(*one.span)]: one.fitting for one in mentions(text, [], described)}
+    assert found == {"two red stars": (0, 1), "the blue star": (2,)}
+    assert [one.fitting for one in mentions("two blue stars", [], described)] == [()]
+    assert [one.fitting for one in mentions("the star", [], described)] == [(0, 1, 2)]
 
 
 def test_what_is_quoted_is_no_mention() -> None:

@@ -14,6 +14,9 @@ from tests.toy_florence2 import overfitted, pictures
 SQUARE = (8.0, 12.0, 40.0, 36.0)
 """The place that the toy model was taught to call a square, and to describe as "a red square"."""
 
+ASTRAY = (24.0, 24.0, 60.0, 50.0)
+"""A place that overlaps it a little."""
+
 IMAGES = [Image(f"image-{i}", pixels) for i, pixels in enumerate(pictures())]
 
 
@@ -35,12 +38,30 @@ def table(*phrases: tuple[str, tuple[float, ...]], source: str = "noisy") -> pa.
 
 def test_a_place_whose_name_a_phrase_confirms_is_a_region_with_its_description(point: Pointed) -> None:
     (found,) = point([IMAGES[0]], table(("the blue square", SQUARE)))
-    region, description = found
+    region, description = found  # no phrase: what it sees is red
     assert (region.kind, region.granularity, region.text) == ("region", "phrase", "square")
     assert region.parent is None and tuple(region.box or ()) == SQUARE
     assert (description.granularity, description.text) == ("brief", "a red square")
     assert description.parent is region
     assert all(0 < (row.score or 0) <= 1 for row in found)
+
+
+def test_phrases_are_where_what_they_say_is_seen(point: Pointed) -> None:
+    """Also one that nobody linked, and one that is linked to another place."""
+    linked = "a red square"
+    said = table((linked, SQUARE), ("one square", SQUARE), ("the red square", ASTRAY))
+    store = AnnotationRows("noisy")
+    assert store.add(IMAGES[0].image_id, [Annotation("text", "It is a red square.", "detailed")]) == []
+    (found,) = point([IMAGES[0]], pa.concat_tables([said, store.table()]))
+    phrases = [
+        (row.text, tuple(row.span or ()), tuple(row.box or ())) for row in found if row.kind == "phrase"
+    ]
+    assert sorted(phrases) == [
+        ("a red square", (0, 12), SQUARE),
+        ("a red square", (6, 18), SQUARE),
+        ("one square", (0, 10), SQUARE),
+        ("the red square", (0, 14), SQUARE),
+    ]
 
 
 def test_a_phrase_that_names_something_else_makes_no_region(point: Pointed) -> None:
@@ -49,8 +70,7 @@ def test_a_phrase_that_names_something_else_makes_no_region(point: Pointed) -> N
 
 def test_phrases_about_one_thing_are_one_place_and_a_box_close_by_is_left_out(point: Pointed) -> None:
     moved = tuple(value + 1 for value in SQUARE)
-    astray = (24.0, 24.0, 60.0, 50.0)
-    said = table(("a square", SQUARE), ("two squares", SQUARE), ("the square", moved), ("a square", astray))
+    said = table(("a square", SQUARE), ("two squares", SQUARE), ("the square", moved), ("a square", ASTRAY))
     (found,) = point([IMAGES[0]], said)
     assert [tuple(row.box or ()) for row in found if row.parent is None] == [SQUARE]
 

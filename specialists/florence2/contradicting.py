@@ -1,4 +1,4 @@
-"""Where a text says of a thing what a description of that thing does not say.
+"""Where a text mentions things that are described, and what it says of them that their descriptions do not say.
 
 Only words are compared here, none is known: a mention is a noun phrase whose last word is that of some description, and
 the words before it are what is said of the thing.
@@ -7,7 +7,7 @@ the words before it are what is said of the thing.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,22 +43,32 @@ class Claim:
     new: str
 
 
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """Characters of a text that name a thing, or `many`; the numbers of the things that have all words said of them, where
+    those are not too few; and what contradicts it. Claims that replace the same word are alternatives.
+    """
+
+    span: Span
+    many: bool
+    fitting: tuple[int, ...]
+    claims: tuple[Claim, ...]
+
+
 class _Word(NamedTuple):
     text: str
     span: Span
 
 
-def contradicted(
+def mentions(
     text: str, links: Sequence[tuple[Span, Sequence[int]]], described: Sequence[str]
-) -> list[Claim]:
-    """What descriptions of things say against a text's mentions of them, in its order.
+) -> list[Mention]:
+    """The mentions in a text of things with these descriptions, in its order.
 
     `links` are phrases of the text and the numbers of the things that each is known to point at. A phrase is held against
     those things, or where none of them is of its kind, and of nouns without a link, against all things of the kind. It is
     contradicted where no thing of its kind has all words that it says: "a red star" of "a small blue star", where there
     is no red one; and where neither as many of them have as it counts, nor as many as it is linked to.
-
-    Claims that replace the same word are alternatives.
     """
     by_noun: dict[str, list[int]] = {}
     said = [_words(words) for words in described]
@@ -68,7 +78,7 @@ def contradicted(
     unquoted = _QUOTED.sub(lambda quoted: '"' * len(quoted[0]), text)
     known = [(span, tuple(dict.fromkeys(numbers))) for span, numbers in links]
     known += [(span, ()) for span in _unlinked(unquoted, [span for span, _ in links], by_noun)]
-    found: list[Claim] = []
+    found: list[Mention] = []
     for (start, end), own in sorted(known):
         every = _all_words(unquoted[start:end], start)
         words = _words(unquoted[start:end], start)
@@ -76,27 +86,28 @@ def contradicted(
         if things:
             attributes = {number: _attributes(said[number]) for number in things}
             count = next((word for word in every if word.text.casefold() in _COUNTS), None)
-            found += _claims(text, words, count, own, attributes)
+            claimed = set(_attributes(words))
+            fitting = tuple(number for number, has in attributes.items() if claimed <= set(has))
+            many = _is_plural(words)
+            needed = 2 if many else 1
+            if len(fitting) < needed:
+                claims = _claims(text, words, own, attributes)
+            elif count is not None and many:
+                claims = _counted(text, count, {len(fitting), len({*fitting}.intersection(own))})
+            else:
+                claims = iter(())
+            fitting = fitting if len(fitting) >= needed else ()
+            found.append(Mention((start, end), many, fitting, tuple(claims)))
     return found
 
 
 def _claims(
-    text: str,
-    words: Sequence[_Word],
-    count: _Word | None,
-    own: Sequence[int],
-    attributes: dict[int, list[str]],
+    text: str, words: Sequence[_Word], own: Sequence[int], attributes: Mapping[int, list[str]]
 ) -> Iterator[Claim]:
     """`attributes` are those of all things of the mention's kind, by their numbers."""
     claimed = _attributes(words)
-    many = words[-1].text.casefold() != _noun(words)
-    fitting = {number for number, has in attributes.items() if set(claimed) <= set(has)}
-    if len(fitting) >= (2 if many else 1):
-        if count is not None and many:
-            yield from _counted(text, count, {len(fitting), len(fitting & set(own))})
-        return
     meant = [number for number in own if number in attributes]
-    if many:
+    if _is_plural(words):
         groups = [tuple(meant)] if meant else [tuple(attributes)] if len(attributes) > 1 else []
     else:
         groups = [(number,) for number in meant or attributes]
@@ -163,6 +174,10 @@ def _words(phrase: str, start: int = 0) -> list[_Word]:
 
 def _noun(words: Sequence[_Word]) -> str:
     return lemma(words[-1].text)
+
+
+def _is_plural(words: Sequence[_Word]) -> bool:
+    return words[-1].text.casefold() != _noun(words)
 
 
 def _attributes(words: Sequence[_Word]) -> list[str]:

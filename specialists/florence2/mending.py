@@ -14,7 +14,7 @@ from data_engine.annotation import Annotation
 from data_engine.blacklist import lemma
 from data_engine.errors import RecipeError, SpecialistError
 from data_engine.image import Image
-from specialists.florence2.contradicting import contradicted
+from specialists.florence2.contradicting import mentions
 from specialists.florence2.describing import described, places_of
 from specialists.florence2.exchanging import Text, with_exchanges
 from specialists.florence2.grammar import clean_label
@@ -142,7 +142,8 @@ class Mended:
                 links = [(span, [numbers[first[n][box]] for box in boxes]) for span, boxes in told.links]
                 contradictions += [
                     Contradiction(len(texts), claim, tuple(there[i] for i in claim.places))
-                    for claim in contradicted(told.words, links, words)
+                    for mention in mentions(told.words, links, words)
+                    for claim in mention.claims
                 ]
                 granularities.append(told.granularity)
                 prompt = tuple(self.model.prompt_ids(self.tasks[told.granularity]))

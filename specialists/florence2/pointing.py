@@ -14,6 +14,7 @@ from data_engine.errors import RecipeError, SpecialistError
 from data_engine.image import Image
 from data_engine.overlap import Floats, iou
 from specialists.florence2.grammar import clean_label, parse
+from specialists.florence2.linking import links
 from specialists.florence2.locations import written
 from specialists.florence2.model import Florence2Model
 from specialists.florence2.prompts import TASKS, Task
@@ -37,12 +38,14 @@ _LONGEST = 32
 
 
 class Pointed:
-    """Regions at the boxes of the phrases of `sources`: each a name that the model gives the place and a phrase confirms.
+    """Regions at the boxes of the phrases of `sources`, each with a name that the model gives the place and a phrase
+    confirms; and phrases of the texts at the regions that they fit.
 
     A model that lists what it sees overlooks more than one that is shown a place, and texts show places. Phrases with one
     noun whose boxes overlap (IoU 0.5 or more) point at one thing, at the median of their boxes. Asked for the category
     of that place, the model must answer with the noun (of "two red traffic lights": light, or traffic light). The score in
-    0..1 is how probable it finds its answer, and its description of the place hangs on the region.
+    0..1 is how probable it finds its answer, and its description of the place hangs on the region. Where a text mentions
+    a thing (`contradicting.mentions`), a phrase of it is at the region whose description has all words of the mention.
     `max_prompts_per_batch` bounds memory. Raises RecipeError, ModelLoadError or MissingPackageError.
     """
 
@@ -85,12 +88,15 @@ class Pointed:
                 made[number].append(row)
                 regions.append((number, row))
         places = [(number, _Thing("", tuple(row.box or ()))) for number, row in regions]
+        described: dict[int, list[Annotation]] = {}
         for (number, region), row in zip(
             regions, self._answers(_DESCRIPTION, images, features, places), strict=True
         ):
             if row is not None:
                 row.parent = region
-                made[number].append(row)
+                described.setdefault(number, []).append(row)
+        for number, things in described.items():
+            made[number] += [*things, *links(given[images[number].image_id], things)]
         return made
 
     def _answers(
