@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from data_engine.annotation import Annotation
-from data_engine.overlap import iou
+from data_engine.overlap import Floats, iou
 from specialists.florence2.contradicting import mentions
 from specialists.florence2.spans import Span, phrase_spans
 from specialists.said import Statement
+
+Box = tuple[float, float, float, float]
 
 _SAME_PLACE = 0.5
 """IoU from which a phrase's box is a thing's: what detections are matched with everywhere."""
@@ -41,16 +43,24 @@ def links(known: Sequence[Statement], described: Sequence[Annotation]) -> Iterat
                 )
 
 
-def _linked(
-    text: Statement, known: Sequence[Statement], boxes: np.ndarray
-) -> list[tuple[Span, tuple[int, ...]]]:
+def linked_boxes(words: str, text: Statement, known: Sequence[Statement]) -> list[tuple[Span, Floats]]:
+    """The phrases of a text, in its wording `words`, with their boxes (n, 4)."""
+    own = [s for s in known if s.kind == "phrase" and s.parent == text.reference]
+    by_phrase: dict[str, list[Box]] = {}
+    for phrase in own:
+        if phrase.box is not None and not phrase.masked and phrase.text:
+            by_phrase.setdefault(phrase.text, []).append(phrase.box)
+    spans = phrase_spans(words, list(by_phrase))
+    return [
+        (span, np.array(boxes, np.float64))
+        for span, boxes in zip(spans, by_phrase.values(), strict=True)
+        if span is not None
+    ]
+
+
+def _linked(text: Statement, known: Sequence[Statement], boxes: Floats) -> list[tuple[Span, tuple[int, ...]]]:
     """The phrases of a text that have a box, and the things at their boxes."""
-    own = [s for s in known if s.kind == "phrase" and s.parent == text.reference and s.box is not None]
-    phrases = list(dict.fromkeys(s.text or "" for s in own if not s.masked))
-    found: list[tuple[Span, tuple[int, ...]]] = []
-    for phrase, span in zip(phrases, phrase_spans(text.text or "", phrases), strict=True):
-        theirs = np.array([s.box for s in own if s.text == phrase], np.float64).reshape(-1, 4)
-        there = np.flatnonzero((iou(theirs, boxes) >= _SAME_PLACE).any(axis=0))
-        if span is not None:
-            found.append((span, tuple(there.tolist())))
-    return found
+    return [
+        (span, tuple(np.flatnonzero((iou(own, boxes) >= _SAME_PLACE).any(axis=0)).tolist()))
+        for span, own in linked_boxes(text.text or "", text, known)
+    ]

@@ -14,14 +14,16 @@ from data_engine.annotation import Annotation
 from data_engine.blacklist import lemma
 from data_engine.errors import RecipeError, SpecialistError
 from data_engine.image import Image
+from data_engine.overlap import Floats
 from specialists.florence2.contradicting import mentions
 from specialists.florence2.describing import described, places_of
 from specialists.florence2.exchanging import Text, with_exchanges
 from specialists.florence2.grammar import clean_label
 from specialists.florence2.likelihood_questions import CAPTIONS
+from specialists.florence2.linking import linked_boxes
 from specialists.florence2.model import Florence2Model
 from specialists.florence2.prompts import chosen
-from specialists.florence2.spans import Span, phrase_spans
+from specialists.florence2.spans import Span
 from specialists.florence2.weighing import Contradiction, weighed
 from specialists.said import Statement, statements
 
@@ -79,90 +81,72 @@ class Mended:
             raise SpecialistError("Mended has no texts to mend", "name its sources under `needs`")
         given = statements(said, self.sources)
         pages = [self._page(given.get(image.image_id, [])) for image in images]
-        used = [number for number, page in enumerate(pages) if page.texts and len(page.boxes)]
+        used = [number for number, page in enumerate(pages) if page.texts and len(page.places)]
         made: list[list[Annotation]] = [[] for _ in images]
-        if not used:
-            return made
-        features = self.model.features([images[number].pixels for number in used], self.batch)
-        found = self._mended(
-            features, [pages[number] for number in used], [images[number] for number in used]
-        )
-        for place, granularity, words, score in found:
-            made[used[place]].append(Annotation("text", words, granularity, score=score))
+        if used:
+            features = self.model.features([images[number].pixels for number in used], self.batch)
+            some = [(images[number], pages[number]) for number in used]
+            for number, rows in zip(used, self._mended(features, some), strict=True):
+                made[number] += rows
         return made
 
     def _page(self, known: Sequence[Statement]) -> _Page:
         """What of one image's statements is to be mended, and by which places."""
-        texts: list[_Told] = []
-        boxes: list[Sequence[float]] = []
-        for statement in known:
-            words = clean_label(statement.text or "") if statement.describes else ""
-            if words and statement.granularity in self.tasks:
-                own = [s for s in known if s.kind == "phrase" and s.parent == statement.reference]
-                own = [s for s in own if s.box is not None and not s.masked]
-                phrases = list(dict.fromkeys(clean_label(s.text or "") for s in own))
-                links: list[tuple[Span, list[int]]] = []
-                for phrase, span in zip(phrases, phrase_spans(words, phrases), strict=True):
-                    at = [s.box for s in own if s.box is not None and clean_label(s.text or "") == phrase]
-                    if span is not None:
-                        links.append((span, list(range(len(boxes), len(boxes) + len(at)))))
-                        boxes += at
-                texts.append(_Told(statement.granularity or "", words, links))
-        nouns = {lemma(word) for told in texts for word in told.words.split()}
-        boxes += [
-            s.box
-            for s in known
-            if s.kind == "region" and s.parent is None and s.box is not None and not s.masked
-            and lemma((s.text or "").rpartition(" ")[2]) in nouns
-        ]  # fmt: skip
-        return _Page(texts, np.array(boxes, np.float64).reshape(-1, 4))
+        texts: list[tuple[str, str, list[tuple[Span, range]]]] = []
+        boxes = np.zeros((0, 4))
+        for text in known:
+            words = clean_label(text.text or "") if text.describes else ""
+            if words and text.granularity in self.tasks:
+                links: list[tuple[Span, range]] = []
+                for span, own in linked_boxes(words, text, known):
+                    links.append((span, range(len(boxes), len(boxes) + len(own))))
+                    boxes = np.concatenate([boxes, own])
+                texts.append((text.granularity or "", words, links))
+        nouns = {lemma(word) for _, words, _ in texts for word in words.split()}
+        things = [s for s in known if s.kind == "region" and s.parent is None and not s.masked]
+        named = [s.box for s in things if s.box and lemma((s.text or "").rpartition(" ")[2]) in nouns]
+        boxes = np.concatenate([boxes, np.array(named, np.float64).reshape(-1, 4)])
+        first = places_of(boxes)
+        places = {box: place for place, box in enumerate(sorted(set(first)))}
+        told = [
+            _Told(granularity, words, [(span, [places[first[box]] for box in own]) for span, own in links])
+            for granularity, words, links in texts
+        ]
+        return _Page(told, boxes[list(places)])
 
-    def _mended(
-        self, features: torch.Tensor, pages: Sequence[_Page], images: Sequence[Image]
-    ) -> list[tuple[int, str, str, float]]:
-        """Of the texts in which something is exchanged: page, granularity, words and score."""
-        first = [places_of(page.boxes) for page in pages]
-        asked = [(n, place) for n, places in enumerate(first) for place in sorted(set(places))]
-        sizes = [(image.width, image.height) for image in images]
-        seen = described(
-            self.model,
-            features,
-            [(n, pages[n].boxes[place].tolist(), sizes[n]) for n, place in asked],
-            self.batch,
-        )
-        by_place = dict(zip(asked, seen, strict=True))
+    def _mended(self, features: torch.Tensor, pages: Sequence[tuple[Image, _Page]]) -> list[list[Annotation]]:
+        """The texts of each page in which something is exchanged."""
+        asked = [
+            (n, box, (image.width, image.height))
+            for n, (image, page) in enumerate(pages)
+            for box in page.places.tolist()
+        ]
+        seen = described(self.model, features, asked, self.batch)
         texts: list[Text] = []
         granularities: list[str] = []
         contradictions: list[Contradiction] = []
-        for n, page in enumerate(pages):
-            numbers = {place: number for number, place in enumerate(sorted(set(first[n])))}
-            there = [by_place[n, place] for place in numbers]
-            words = [place.words for place in there]
+        for n, (_, page) in enumerate(pages):
+            there, seen = seen[: len(page.places)], seen[len(page.places) :]
+            descriptions = [place.words for place in there]
             for told in page.texts:
-                links = [(span, [numbers[first[n][box]] for box in boxes]) for span, boxes in told.links]
                 contradictions += [
                     Contradiction(len(texts), claim, tuple(there[i] for i in claim.places))
-                    for mention in mentions(told.words, links, words)
+                    for mention in mentions(told.words, told.links, descriptions)
                     for claim in mention.claims
                 ]
                 granularities.append(told.granularity)
-                prompt = tuple(self.model.prompt_ids(self.tasks[told.granularity]))
-                texts.append(Text(n, prompt, told.words))
-        found = weighed(self.model, features, texts, contradictions, self.gain, self.batch)
-        return [
-            (
-                texts[i].image,
-                granularities[i],
-                with_exchanges(texts[i].words, [one.exchange for one in some]),
-                _probability(min(one.worth for one in some)),
-            )
-            for i, some in found.items()
-        ]
+                texts.append(Text(n, tuple(self.model.prompt_ids(self.tasks[told.granularity])), told.words))
+        made: list[list[Annotation]] = [[] for _ in pages]
+        for i, some in weighed(self.model, features, texts, contradictions, self.gain, self.batch).items():
+            words = with_exchanges(texts[i].words, [one.exchange for one in some])
+            score = _probability(min(one.worth for one in some))
+            made[texts[i].image].append(Annotation("text", words, granularities[i], score=score))
+        return made
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Told:
-    """A text, and its phrases with the numbers of their boxes on the page."""
+    """A text, and its phrases with the numbers of the places that they point at."""
 
     granularity: str
     words: str
@@ -171,8 +155,10 @@ class _Told:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Page:
+    """One image's texts, and the boxes (n, 4) of its places."""
+
     texts: list[_Told]
-    boxes: np.ndarray
+    places: Floats
 
 
 def _probability(log_odds: float) -> float:
