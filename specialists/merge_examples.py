@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,7 @@ def link_examples(
             words = links.words or ""
             about.fixed([h for h, _ in parts.human])
             about.agreed([(s, words, originals) for s, originals in parts.agreed])
+            about.fixed([replace(s, text=words) for s, _ in parts.shown])
             rival = max(parts.students, key=lambda s: s.score or 0.0, default=None)
             about.kept(parts.originals, [rival] * len(parts.originals))
             if not parts.originals and not links.humans:

@@ -48,10 +48,12 @@ class Links:
 
 @dataclass(slots=True, eq=False)
 class LinkMatches:
-    """Of one phrase people's boxes, the student's with the originals' at their place, and what is left of both."""
+    """Of one phrase people's boxes, the student's with the originals' at their place, one that the student was shown with
+    the originals elsewhere that give way to it, and what is left of both."""
 
     human: list[tuple[Row, list[Row]]]
     agreed: list[tuple[Row, list[Row]]]
+    shown: list[tuple[Row, list[Row]]]
     originals: list[Row]
     students: list[Row]
     left_out: list[Row]
@@ -141,7 +143,11 @@ def _add_elsewhere(phrases: list[Links], rows: Sequence[Row], text: str) -> None
 def match_links(links: Links, settings: MergeSettings) -> LinkMatches:
     human: list[tuple[Row, list[Row]]] = [(row, []) for row in links.humans]
     most = settings.max_boxes
-    (held, further), (said, left_out) = strongest(links.originals, most), strongest(links.students, most)
+    shown = [row for row in links.students if row.source == settings.pointed]
+    (held, further), (said, left_out) = (
+        strongest(links.originals, most),
+        strongest(shown or links.students, most),
+    )
     free = [held, said]
     if links.humans:
         for side in (0, 1):
@@ -158,8 +164,12 @@ def match_links(links: Links, settings: MergeSettings) -> LinkMatches:
             by_student.setdefault(students[j].id, (students[j], []))[1].append(group[i])
     agreed = list(by_student.values())
     gone = {row.id for one, many in agreed for row in (one, *many)}
-    alone = [[row for row in side if row.id not in gone] for side in (originals, students)]
-    return LinkMatches(human, agreed, [*alone[0], *further], alone[1], left_out)
+    ours, theirs = ([row for row in side if row.id not in gone] for side in (originals, students))
+    ours += further
+    # One thing is meant, and the student was shown one that the words fit: whatever lies elsewhere is another.
+    is_shown = len(shown) == 1 and bool(theirs) and not links.humans
+    pairs, theirs, ours = ([(theirs[0], ours)], [], []) if is_shown and ours else ([], theirs, ours)
+    return LinkMatches(human, agreed, pairs, ours, theirs, left_out)
 
 
 def _merge(page: Page, told: Told, links: Links, settings: MergeSettings) -> None:
@@ -180,6 +190,8 @@ def _merge(page: Page, told: Told, links: Links, settings: MergeSettings) -> Non
         rows = [*trusted, student]
         box = mean_box(boxes_of(rows), [strength(row, settings) for row in rows])
         put(box, best_score(rows, settings), AGREED if trusted else MOVED, [*originals, student])
+    for student, originals in found.shown:
+        put(student.box, student.score, MOVED, [*originals, student])
     doubted = [o for o in found.originals if is_doubted(o, settings)]
     for o in found.originals:
         if not any(o is one for one in doubted):

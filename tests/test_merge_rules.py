@@ -436,3 +436,37 @@ def test_where_the_student_was_shown_places_what_it_lists_counts_elsewhere_and_w
     assert {name for _, _, _, name, _ in found} == {"cup", "key", "bell", "lamp"}
     with pytest.raises(RecipeError, match="list_above"):
         Merge(["noisy"], "student", list_above=2)
+
+
+def test_a_phrase_is_at_the_one_place_of_it_that_the_student_was_shown():
+    said = text("a red star and two cups")
+    noisy = table(
+        "noisy",
+        [
+            said,
+            link(said, "a red star", 30, 30, 40, 40),
+            link(said, "two cups", 0, 30, 10, 40),
+            link(said, "two cups", 0, 50, 10, 60),
+        ],
+    )
+    parent = noisy["annotation_id"][0].as_py()
+
+    def found(words: str, *box: float, score: float) -> Annotation:
+        start = (said.text or "").index(words)
+        return Annotation("phrase", words, None, parent, (start, start + len(words)), box, score=score)
+
+    shown = [
+        found("a red star", 0, 0, 20, 20, score=0.9),
+        found("two cups", 0, 30, 10, 41, score=0.9),
+        found("two cups", 50, 50, 60, 60, score=0.9),
+    ]
+    grounded = table("grounded", [found("a red star", 44, 0, 60, 20, score=0.95)])
+    sides = {"student": ["pointed", "grounded"], "pointed": "pointed"}
+    rows, _ = outcome(noisy, table("pointed", shown), grounded, **sides)
+    phrases = [(reason, words, box) for reason, kind, _, words, box in rows if kind == "phrase"]
+    assert sorted(phrases) == [
+        ("added", "two cups", (50, 50, 60, 60)),
+        ("agreed", "two cups", (0, 30, 10, 40.47)),
+        ("kept", "two cups", (0, 50, 10, 60)),
+        ("moved", "a red star", (0, 0, 20, 20)),
+    ]
