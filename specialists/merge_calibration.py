@@ -25,7 +25,7 @@ from specialists.merge_texts import merge_texts
 from specialists.merge_thresholds import switched, thresholds_of
 from specialists.merge_truth import Worth, judged_by, word_f1
 
-VERSION = 7
+VERSION = 8
 
 LEAST = 30
 """Fewer examples than this and a threshold keeps its default: the best cut of a handful is chance."""
@@ -194,7 +194,12 @@ def _texts(
         text_examples(image.page(), image.truth, worth, settings, found)
     chosen: dict[str, dict[str, float]] = {}
     examples: dict[str, dict[str, int]] = {}
+    together: dict[str, list[tuple[float, ...]]] = {}
+    for (name, _), rows in found.items():
+        together.setdefault(name, []).extend(rows)
     for (name, key), rows in found.items():
+        # Of few texts of a granularity those of all granularities tell more than a default.
+        rows = rows if len(rows) >= least else together[name]
         if len(rows) >= least:
             chosen.setdefault(name, {})[key] = switched(np.array(rows), DEFAULTS[name])
             examples.setdefault(name, {})[key] = len(rows)

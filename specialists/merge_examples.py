@@ -90,7 +90,7 @@ def link_examples(
             words = links.words or ""
             about.fixed([h for h, _ in parts.human])
             about.agreed([(s, words, originals) for s, originals in parts.agreed])
-            about.fixed([replace(s, text=words) for s, _ in parts.shown])
+            about.near([(replace(s, text=words), originals) for s, originals in parts.shown])
             rival = max(parts.students, key=lambda s: s.score or 0.0, default=None)
             about.kept(parts.originals, [rival] * len(parts.originals))
             if not parts.originals and not links.humans:

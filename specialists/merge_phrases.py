@@ -6,6 +6,7 @@ there hangs on the original's text. Where it grounds its own alone, what it foun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ from specialists.merge_carried import carry
 from specialists.merge_decisions import below, best_score, is_added, is_doubted, kept_score, strength
 from specialists.merge_matching import matched, mean_box
 from specialists.merge_rows import ADDED, AGREED, HUMAN, KEPT, MOVED, Page, Row, boxes_of, strongest
-from specialists.merge_settings import MOVE, MergeSettings
+from specialists.merge_settings import MOVE, SHIFT, MergeSettings
 from specialists.merge_texts import Told
 from specialists.merge_wording import moved_span
 
@@ -49,7 +50,7 @@ class Links:
 @dataclass(slots=True, eq=False)
 class LinkMatches:
     """Of one phrase people's boxes, the student's with the originals' at their place, one that the student was shown with
-    the originals elsewhere that give way to it, and what is left of both."""
+    the originals elsewhere, and what is left of both."""
 
     human: list[tuple[Row, list[Row]]]
     agreed: list[tuple[Row, list[Row]]]
@@ -166,10 +167,12 @@ def match_links(links: Links, settings: MergeSettings) -> LinkMatches:
     gone = {row.id for one, many in agreed for row in (one, *many)}
     ours, theirs = ([row for row in side if row.id not in gone] for side in (originals, students))
     ours += further
-    # One thing is meant, and the student was shown one that the words fit: whatever lies elsewhere is another.
-    is_shown = len(shown) == 1 and bool(theirs) and not links.humans
-    pairs, theirs, ours = ([(theirs[0], ours)], [], []) if is_shown and ours else ([], theirs, ours)
-    return LinkMatches(human, agreed, pairs, ours, theirs, left_out)
+    # One thing is meant, and the student was shown one that the words fit: what lies elsewhere is another, or this is.
+    judged = [o for o in ours if not math.isnan(o.likelihood.located)]
+    if len(shown) != 1 or not theirs or not judged or links.humans:
+        return LinkMatches(human, agreed, [], ours, theirs, left_out)
+    ours = [o for o in ours if math.isnan(o.likelihood.located)]
+    return LinkMatches(human, agreed, [(theirs[0], judged)], ours, [], left_out)
 
 
 def _merge(page: Page, told: Told, links: Links, settings: MergeSettings) -> None:
@@ -191,7 +194,12 @@ def _merge(page: Page, told: Told, links: Links, settings: MergeSettings) -> Non
         box = mean_box(boxes_of(rows), [strength(row, settings) for row in rows])
         put(box, best_score(rows, settings), AGREED if trusted else MOVED, [*originals, student])
     for student, originals in found.shown:
-        put(student.box, student.score, MOVED, [*originals, student])
+        astray = [o for o in originals if below(o.likelihood.located, settings, SHIFT, o)]
+        if astray:
+            put(student.box, student.score, MOVED, [*astray, student])
+        for o in originals:
+            if not any(o is one for one in astray):
+                put(o.box, kept_score(o, settings), KEPT, [o])
     doubted = [o for o in found.originals if is_doubted(o, settings)]
     for o in found.originals:
         if not any(o is one for one in doubted):

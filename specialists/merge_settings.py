@@ -30,7 +30,7 @@ DEFAULTS: Mapping[str, float] = MappingProxyType(
         SHIFT: 0.5,
         MOVE: 0.1,
         REPLACE: 0.5,
-        MEND: 0.02,
+        MEND: 0.005,
         WEIGHT: 1.0,
     }
 )
@@ -41,7 +41,7 @@ as probable: little enough to take a statement back that only the originals have
 since there the student has looked at the same place and says another one, and so does a box where it sees the same
 thing close by (`shift_below`). `replace_below` is of whole texts:
 a mean over tokens that is halved is a text that goes wrong more than once. `mend_below` is of texts that only some words
-were exchanged in: 0.02 is what `Mended` asks of each exchange by itself, that it makes the text 50 times as probable. A student's score is a mean
+were exchanged in: at 0.005 the mended text is 200 times as probable as the original. A student's score is a mean
 over four coordinates and no probability that there is a thing; 0.5 asks that it is sure of where. Equal
 weights say that neither side is known to be better.
 """
