@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from data_engine.class_names import ClassNames
 from data_engine.dataset import Dataset
 from data_engine.entry_point import load
@@ -19,10 +17,10 @@ from data_engine.errors import DatasetError, RecipeError
 from specialists.merge_examples import Examples, link_examples, region_examples, text_examples
 from specialists.merge_hanging import Hanging, hanging_examples
 from specialists.merge_measure import HeldOut, held_out_images, measure, taught_pages, truths_of
-from specialists.merge_settings import DEFAULTS, DOUBT_NAMED, MergeSettings, Thresholds
+from specialists.merge_settings import DOUBT_NAMED, MergeSettings, Thresholds
 from specialists.merge_taught import judged_values, taught_thresholds
 from specialists.merge_texts import merge_texts
-from specialists.merge_thresholds import switched, thresholds_of
+from specialists.merge_thresholds import text_thresholds, thresholds_of
 from specialists.merge_truth import Worth, judged_by, word_f1
 
 VERSION = 8
@@ -192,18 +190,7 @@ def _texts(
     found: dict[tuple[str, str], list[tuple[float, ...]]] = {}
     for image in images:
         text_examples(image.page(), image.truth, worth, settings, found)
-    chosen: dict[str, dict[str, float]] = {}
-    examples: dict[str, dict[str, int]] = {}
-    together: dict[str, list[tuple[float, ...]]] = {}
-    for (name, _), rows in found.items():
-        together.setdefault(name, []).extend(rows)
-    for (name, key), rows in found.items():
-        # Of few texts of a granularity those of all granularities tell more than a default.
-        rows = rows if len(rows) >= least else together[name]
-        if len(rows) >= least:
-            chosen.setdefault(name, {})[key] = switched(np.array(rows), DEFAULTS[name])
-            examples.setdefault(name, {})[key] = len(rows)
-    return chosen, examples
+    return text_thresholds(found, least)
 
 
 def _boxes(images: Sequence[HeldOut], settings: MergeSettings) -> dict[str, Examples]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,27 @@ def switched(rows: np.ndarray, default: float) -> float:
     ones = np.ones(len(rows))
     above, below = (np.column_stack([ones, rows[:, i]]) for i in (1, 2))
     return sweep(rows[:, 0], above, below, (0.0, 0.0), float(len(rows)), default)[0]
+
+
+def text_thresholds(
+    found: Mapping[tuple[str, str], list[tuple[float, ...]]], least: int
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
+    """Thresholds of texts by name and key, and how many examples each was found from.
+
+    `found` are rows for `switched`. Of fewer than `least` texts of a granularity those of all together tell more than a
+    default.
+    """
+    together: dict[str, list[tuple[float, ...]]] = {}
+    for (name, _), rows in found.items():
+        together.setdefault(name, []).extend(rows)
+    chosen: dict[str, dict[str, float]] = {}
+    examples: dict[str, dict[str, int]] = {}
+    for (name, key), own in found.items():
+        rows = own if len(own) >= least else together[name]
+        if len(rows) >= least:
+            chosen.setdefault(name, {})[key] = switched(np.array(rows), DEFAULTS[name])
+            examples.setdefault(name, {})[key] = len(rows)
+    return chosen, examples
 
 
 def thresholds_of(found: Examples, least: int) -> tuple[dict[str, float], dict[str, int]]:

@@ -22,8 +22,10 @@ from specialists.merge_settings import (
     ADD_ABOVE,
     DOUBT_LOCATED,
     DOUBT_NAMED,
+    MEND,
     MOVE,
     RENAME,
+    REPLACE,
     SHIFT,
     WEIGHT,
     MergeSettings,
@@ -31,7 +33,7 @@ from specialists.merge_settings import (
 from specialists.merge_sweep import first_claims, sweep
 from specialists.merge_taught import taught_thresholds
 from specialists.merge_texts import merge_texts
-from specialists.merge_thresholds import thresholds_of
+from specialists.merge_thresholds import text_thresholds, thresholds_of
 from specialists.merge_truth import best_truths, same_words, word_f1
 from tests.merge_statements import table
 
@@ -92,6 +94,22 @@ def test_each_threshold_parts_right_from_wrong():
     assert counts == {
         ADD_ABOVE: 20, DOUBT_NAMED: 30, DOUBT_LOCATED: 30, RENAME: 20, SHIFT: 20, MOVE: 100, WEIGHT: 100,
     }  # fmt: skip
+
+
+def test_texts_of_few_examples_share_a_threshold():
+    bad, good = (0.004, 1.0, 0.0), (0.001, 0.0, 1.0)
+    found = {
+        (MEND, "text/brief"): [bad] * 3 + [good] * 4,
+        (MEND, "text/detailed"): [bad, good],
+        (REPLACE, "text/brief"): [(0.1, 1.0, 0.0)],
+    }
+    chosen, examples = text_thresholds(found, least=9)
+    assert set(chosen) == {MEND}
+    assert all(0.001 < value <= 0.004 for value in chosen[MEND].values())
+    assert examples == {MEND: {"text/brief": 9, "text/detailed": 9}}
+    chosen, examples = text_thresholds(found, least=7)
+    assert examples == {MEND: {"text/brief": 7, "text/detailed": 9}}
+    assert text_thresholds(found, least=10) == ({}, {})
 
 
 shares = st.lists(st.floats(0, 1), min_size=5, max_size=40).map(sorted)
