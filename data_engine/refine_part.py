@@ -29,7 +29,7 @@ class RefinePart(Part):
     of `learn` are what is compared with.
 
     `student` trains, and `relabel` is the student as a specialist. It is also asked about what it learnt from: `point`
-    what stands where the phrases point at, `mend` which words of the texts are wrong, `ground` where the texts' phrases are,
+    what stands where the phrases point, `mend` which words of the texts are wrong, `ground` where the texts' phrases are,
     `doubt` how likely all of it is; and `ask` asks about the statements of truth, on held-out images alone. `calibrate` chooses
     arguments of `merge`, which makes one set of labels of both sides. Names of sources, models and folders are
     filled in: whatever of `FILLED` their constructors take. `filters` judge what was merged, and nothing

@@ -1,10 +1,10 @@
-"""What a Florence-2 says of places of images, when it is asked to describe each."""
+"""What a Florence-2 says of places of images, when it is asked about each."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,25 +13,30 @@ from specialists.florence2.exchanging import Text, log_probabilities
 from specialists.florence2.grammar import clean_label, parse
 from specialists.florence2.locations import written
 from specialists.florence2.model import Florence2Model
-from specialists.florence2.prompts import TASKS
+from specialists.florence2.prompts import TASKS, Task
 
 if TYPE_CHECKING:
     import torch
 
     from data_engine.overlap import Floats
 
-_TASK = TASKS["REGION_TO_DESCRIPTION"]
-
-_SAME_PLACE = 0.8
-"""IoU from which two boxes are asked about once. Our choice: of a thing, two labellers' boxes differ by as much."""
+DESCRIPTION = TASKS["REGION_TO_DESCRIPTION"]
 
 _LONGEST = 32
-"""Tokens of a description, at most."""
+"""Tokens of a description or name, at most."""
 
 
-def places_of(boxes: Floats) -> list[int]:
-    """For each box (n, 4) the number of the first one that is at its place."""
-    near = iou(boxes, boxes) >= _SAME_PLACE
+class Said(NamedTuple):
+    """What the model says of a place, empty where it says nothing, and how probable it finds that, in 0..1."""
+
+    text: Text
+    score: float
+
+
+def places_of(boxes: Floats, least: float) -> list[int]:
+    """For each box (n, 4) the number of the first one at its place: that overlaps it by an IoU of `least` or more, and is
+    itself the first at its own."""
+    near = iou(boxes, boxes) >= least
     first: list[int] = []
     for number in range(len(boxes)):
         earlier = [other for other in dict.fromkeys(first) if near[number, other]]
@@ -39,22 +44,24 @@ def places_of(boxes: Floats) -> list[int]:
     return first
 
 
-def described(
+def said_of(
     model: Florence2Model,
     features: torch.Tensor,
+    task: Task,
     boxes: Sequence[tuple[int, Sequence[float], tuple[int, int]]],
     batch: int,
-) -> list[Text]:
-    """Of each (image, box, image's size as width and height) what the model says of it, in their order."""
-    prompts = [(image, tuple(model.prompt_ids(_TASK, written(box, size)))) for image, box, size in boxes]
+) -> list[Said]:
+    """Of each (image, box, image's size as width and height) the answer to a `task` about regions, in their order."""
+    prompts = [(image, tuple(model.prompt_ids(task, written(box, size)))) for image, box, size in boxes]
     answers = model.answers(
         [features[image] for image, _ in prompts], [prompt for _, prompt in prompts], 1, _LONGEST, 0, batch
     )
-    found: list[Text] = []
+    made: list[Said] = []
     for (image, prompt), (_, _, size), answer in zip(prompts, boxes, answers, strict=True):
-        said = parse(answer.ids, _TASK.grammar, model.vocabulary, size)
-        found.append(Text(image, prompt, clean_label(said[0].label) if said else ""))
-    return found
+        found = parse(answer.ids, task.grammar, model.vocabulary, size, answer.truncated)[:1]
+        words = clean_label(found[0].label) if found else ""
+        made.append(Said(Text(image, prompt, words), answer.score_of(found[0]) if words else 0.0))
+    return made
 
 
 def seen_rather(

@@ -16,7 +16,7 @@ from data_engine.errors import RecipeError, SpecialistError
 from data_engine.image import Image
 from data_engine.overlap import Floats
 from specialists.florence2.contradicting import mentions
-from specialists.florence2.describing import described, places_of
+from specialists.florence2.describing import DESCRIPTION, places_of, said_of
 from specialists.florence2.exchanging import Text, with_exchanges
 from specialists.florence2.grammar import clean_label
 from specialists.florence2.likelihood_questions import CAPTIONS
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     import torch
 
 VERSION = 3
+
+_SAME_PLACE = 0.8
+"""IoU from which two boxes are asked about once. Our choice: of a thing, two labellers' boxes differ by as much."""
 
 
 class Mended:
@@ -106,7 +109,7 @@ class Mended:
         things = [s for s in known if s.kind == "region" and s.parent is None and not s.masked]
         named = [s.box for s in things if s.box and lemma((s.text or "").rpartition(" ")[2]) in nouns]
         boxes = np.concatenate([boxes, np.array(named, np.float64).reshape(-1, 4)])
-        first = places_of(boxes)
+        first = places_of(boxes, _SAME_PLACE)
         places = {box: place for place, box in enumerate(sorted(set(first)))}
         told = [
             _Told(granularity, words, [(span, [places[first[box]] for box in own]) for span, own in links])
@@ -121,7 +124,7 @@ class Mended:
             for n, (image, page) in enumerate(pages)
             for box in page.places.tolist()
         ]
-        seen = described(self.model, features, asked, self.batch)
+        seen = [one.text for one in said_of(self.model, features, DESCRIPTION, asked, self.batch)]
         texts: list[Text] = []
         granularities: list[str] = []
         contradictions: list[Contradiction] = []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,28 +13,21 @@ from data_engine.blacklist import lemma
 from data_engine.errors import RecipeError, SpecialistError
 from data_engine.image import Image
 from data_engine.overlap import Floats, iou
-from specialists.florence2.grammar import clean_label, parse
+from specialists.florence2.describing import DESCRIPTION, Said, places_of, said_of
 from specialists.florence2.linking import links
-from specialists.florence2.locations import written
 from specialists.florence2.model import Florence2Model
 from specialists.florence2.prompts import TASKS, Task
 from specialists.said import Statement, statements
 
-if TYPE_CHECKING:
-    import torch
-
 VERSION = 1
 
-_NAME, _DESCRIPTION = TASKS["REGION_TO_CATEGORY"], TASKS["REGION_TO_DESCRIPTION"]
+_NAME = TASKS["REGION_TO_CATEGORY"]
 
 _SAME_PLACE = 0.5
 """IoU from which the boxes of phrases with one noun are one thing's: what detections are matched with everywhere."""
 
 _CLOSE_BY = 0.1
 """IoU from which two groups of boxes with one noun cannot both be trusted: that of `Merge`'s `near_iou`."""
-
-_LONGEST = 32
-"""Tokens of a name or description, at most."""
 
 
 class Pointed:
@@ -71,59 +64,34 @@ class Pointed:
         if said is None:
             raise SpecialistError("Pointed has no phrases", "name its sources under `needs`")
         given = statements(said, self.sources)
-        asked = [
-            (number, thing)
-            for number, image in enumerate(images)
-            for thing in _things(given.get(image.image_id, []))
-        ]
-        used = sorted({number for number, _ in asked})
+        things = [_things(given.get(image.image_id, [])) for image in images]
+        used = [number for number, some in enumerate(things) if some]
         made: list[list[Annotation]] = [[] for _ in images]
         if not used:
             return made
-        pixels = self.model.features([images[number].pixels for number in used], self.batch)
-        features = dict(zip(used, pixels, strict=True))
-        regions: list[tuple[int, Annotation]] = []
-        for (number, thing), row in zip(asked, self._answers(_NAME, images, features, asked), strict=True):
-            if row is not None and f" {thing.phrase}".endswith(f" {lemma(row.text or '')}"):
-                made[number].append(row)
-                regions.append((number, row))
-        places = [(number, _Thing("", tuple(row.box or ()))) for number, row in regions]
-        described: dict[int, list[Annotation]] = {}
-        for (number, region), row in zip(
-            regions, self._answers(_DESCRIPTION, images, features, places), strict=True
-        ):
-            if row is not None:
-                row.parent = region
-                described.setdefault(number, []).append(row)
-        for number, things in described.items():
-            made[number] += [*things, *links(given[images[number].image_id], things)]
-        return made
-
-    def _answers(
-        self,
-        task: Task,
-        images: Sequence[Image],
-        features: Mapping[int, torch.Tensor],
-        asked: Sequence[tuple[int, _Thing]],
-    ) -> list[Annotation | None]:
-        """What the model says of each place, in their order; None where it says nothing."""
-        sizes = [(images[number].width, images[number].height) for number, _ in asked]
-        prompts = [
-            self.model.prompt_ids(task, written(thing.box, size))
-            for (_, thing), size in zip(asked, sizes, strict=True)
+        features = self.model.features([images[number].pixels for number in used], self.batch)
+        sizes = [(images[number].width, images[number].height) for number in used]
+        asked = [(place, thing) for place, number in enumerate(used) for thing in things[number]]
+        boxes = [(place, thing.box, sizes[place]) for place, thing in asked]
+        named = said_of(self.model, features, _NAME, boxes, self.batch)
+        sure = [
+            (place, thing, name)
+            for (place, thing), name in zip(asked, named, strict=True)
+            if name.text.words and f" {thing.phrase}".endswith(f" {lemma(name.text.words)}")
         ]
-        answers = self.model.answers(
-            [features[number] for number, _ in asked], prompts, 1, _LONGEST, 0, self.batch
-        )
-        rows: list[Annotation | None] = []
-        for (_, thing), size, answer in zip(asked, sizes, answers, strict=True):
-            found = parse(answer.ids, task.grammar, self.model.vocabulary, size, answer.truncated)[:1]
-            words = clean_label(found[0].label) if found else ""
-            score = answer.score_of(found[0]) if words else None
-            rows.append(
-                Annotation(task.kind, words, task.granularity, box=thing.box, score=score) if words else None
-            )
-        return rows
+        boxes = [(place, thing.box, sizes[place]) for place, thing, _ in sure]
+        seen = said_of(self.model, features, DESCRIPTION, boxes, self.batch)
+        described: dict[int, list[Annotation]] = {}
+        for (place, thing, name), said_there in zip(sure, seen, strict=True):
+            region = _row(_NAME, name, thing)
+            made[used[place]].append(region)
+            if said_there.text.words:
+                row = _row(DESCRIPTION, said_there, thing)
+                row.parent = region
+                described.setdefault(used[place], []).append(row)
+        for number, rows in described.items():
+            made[number] += [*rows, *links(given[images[number].image_id], rows)]
+        return made
 
 
 class _Thing(NamedTuple):
@@ -147,15 +115,17 @@ def _things(known: Sequence[Statement]) -> list[_Thing]:
     return found
 
 
+def _row(task: Task, said: Said, thing: _Thing) -> Annotation:
+    return Annotation(task.kind, said.text.words, task.granularity, box=thing.box, score=said.score)
+
+
 def _places(boxes: Floats) -> list[tuple[tuple[float, ...], list[int]]]:
     """Boxes (n, 4) that overlap as one, the median of each group, with the numbers of its members.
 
     A smaller group close by a larger one is out of place, and left out.
     """
-    overlap = iou(boxes, boxes)
     groups: dict[int, list[int]] = {}
-    for number in range(len(boxes)):
-        first = next((first for first in groups if overlap[first, number] >= _SAME_PLACE), number)
+    for number, first in enumerate(places_of(boxes, _SAME_PLACE)):
         groups.setdefault(first, []).append(number)
     members = sorted(groups.values(), key=len, reverse=True)
     places = np.array([np.median(boxes[group], axis=0) for group in members])
