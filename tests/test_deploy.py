@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -132,6 +133,23 @@ with socket.create_server(("127.0.0.1", port)):
 """
 
 
+def port_of(job: int) -> int:
+    """Where the script lets the head of a job listen."""
+    return 20000 + job % 12000
+
+
+def job_with_a_free_port() -> int:
+    """The number of a job whose port nobody listens on or talks from: on a cluster, the job has its nodes alone."""
+    for job in range(os.getpid(), os.getpid() + 1000):
+        with socket.socket() as free:
+            try:
+                free.bind(("127.0.0.1", port_of(job)))
+            except OSError:
+                continue
+            return job
+    raise AssertionError("a thousand ports are taken")
+
+
 @pytest.fixture
 def slurm(tmp_path: Path) -> dict[str, str]:
     """Slurm's commands, Ray and the engine as scripts that tell what they were asked."""
@@ -146,7 +164,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
         "FDE_ENV": str(tmp_path),
         "TOLD": str(tmp_path / "told"),
         "LISTEN": str(tmp_path / "listen.py"),
-        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_ID": str(job_with_a_free_port()),
         "SLURM_JOB_NODELIST": "node[1-3]",
         "SLURM_CPUS_PER_TASK": "16",
         "SLURM_GPUS_PER_TASK": "a100:2",
@@ -168,12 +186,13 @@ def test_the_slurm_script_starts_a_cluster_and_ends_with_the_commands_exit_code(
         code = job.wait()
         os.killpg(job.pid, signal.SIGKILL)  # on a cluster, Slurm ends what the job leaves
     lines = told.read_text().splitlines()
-    port = 20000 + os.getpid() % 20000
+    job_id = slurm["SLURM_JOB_ID"]
+    port = port_of(int(job_id))
     head = next(line for line in lines if line.startswith("ray start --head"))
     assert f"--port={port}" in head and "--num-cpus=16" in head and "--num-gpus=2" in head
     assert any(f"ray start --block --address=127.0.0.1:{port}" in line for line in lines)
     assert f"fde annotate /data set -r my.yaml --address 127.0.0.1:{port}" in lines and "token 64" in lines
-    requeued = f"scontrol requeue {os.getpid()}" in lines
+    requeued = f"scontrol requeue {job_id}" in lines
     assert (code, "terminated" in lines, requeued) == (
         (130, True, True) if ends == "by Slurm" else (6, False, False)
     )
