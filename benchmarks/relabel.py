@@ -53,6 +53,9 @@ def untrained(name: str, folder: str) -> str:
     tokenizer = make_tokenizer([scene(index)[1] for index in range(200)], size.words)
     make_processor(tokenizer, size.dimensions).save_pretrained(folder)
     model = make_model(tokenizer, size.dimensions, SEED, size.language_heads, size.spread, size.tokens)
+    # What has learnt nothing says again what it was given, and answers begin after the token that also ends them.
+    for settings in (model.config, model.config.text_config, model.generation_config):
+        settings.decoder_start_token_id = tokenizer.bos_token_id
     model.save_pretrained(folder)
     return folder
 
