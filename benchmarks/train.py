@@ -14,6 +14,7 @@ import argparse
 import itertools
 import os
 import resource
+import sys
 import tempfile
 import time
 from dataclasses import asdict
@@ -31,6 +32,11 @@ from specialists.florence2.training.run import begin
 from specialists.training_arithmetic import training_arithmetic
 
 SCENES, UNSEEN = 256, 77
+
+
+def say(what: str, began: float = time.monotonic()) -> None:
+    """Progress, on stderr: seconds since the start, so that it shows what of the benchmark is not the training."""
+    print(f"{time.monotonic() - began:5.0f} s  {what}", file=sys.stderr, flush=True)
 
 
 def matrix_rate(device: Any, dtype: Any, size: int) -> float:
@@ -80,6 +86,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     from specialists.florence2.training.prefetch import prefetched
     from specialists.florence2.training.reader import Wanted, reader
 
+    say(f"drawing {SCENES} scenes")
     make_scenes(folder / "scenes", SCENES, UNSEEN)
     ingest(str(folder / "scenes"), str(folder / "dataset"), shard_size=64)
     settings = Student(
@@ -88,26 +95,33 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
         checkpointing=options.checkpointing, readers=options.readers, threads=options.threads,
         locating=options.preset == "toy", warm_up=0.5,
     )  # fmt: skip
+    say("reading what they say")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     job = begin(
         settings, Dataset.open(str(folder / "dataset")), Learn(("truth",), None, 0.0), folder / "s", None
     )
     with training_arithmetic(options.threads):
+        say(f"making a model of size {options.preset}")
         loop = Loop(job, Team(device=device))
         dtype = loop.forward.dtype
+        say(f"measuring matrix products on {device}")
         rate = matrix_rate(device, dtype, 8192 if device.type == "cuda" else 1024)
         side = options.side or loop.network.side
         wanted = (Wanted(step, side) for step in itertools.count())
         steps = prefetched(reader, loop.reading(), wanted, options.readers)
+        say(f"starting {options.readers} readers")
         made = next(steps)
+        say("the first step, whose operations are counted")
         with FlopCounterMode(display=False) as counter:
             loop.take_step(made, 0.5)
         operations = counter.get_total_flops()
+        say(f"{options.warm_up} steps to warm up")
         for _ in range(options.warm_up):
             loop.take_step(next(steps), 0.5)
         _wait(device)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
+        say(f"{options.steps} steps")
         tokens = images = waited = 0.0
         started = time.perf_counter()
         for _ in range(options.steps):
