@@ -65,7 +65,7 @@ def parser() -> Any:
     try:
         import spacy
     except ImportError as error:
-        raise MissingPackageError.of("spacy", "text") from error
+        raise MissingPackageError.of(error.name or "spacy", "text") from error
     for name in PARSERS:
         if importlib.util.find_spec(name) is None:
             continue

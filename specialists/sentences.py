@@ -62,7 +62,7 @@ def _splitter() -> Any:
     try:
         import spacy
     except ImportError as error:
-        raise MissingPackageError.of("spacy", "text") from error
+        raise MissingPackageError.of(error.name or "spacy", "text") from error
     name = _weights()
     try:
         splitter = spacy.load(name, exclude=_OTHERS)

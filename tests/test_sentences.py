@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from data_engine.errors import MissingPackageError
 from specialists import sentences as module
 from specialists.florence2.long_texts import spans_that_fit
+from specialists.noun_phrases import parser
 from specialists.sentences import check_installed, sentences
 
 TEXTS = [
@@ -65,6 +67,17 @@ def test_missing_weights_name_what_to_install(monkeypatch: pytest.MonkeyPatch) -
             assert "[text]" in caught.value.hint
     finally:
         module._splitter.cache_clear()
+
+
+@pytest.mark.parametrize("ask", [lambda: sentences(["A dog. A cat."]), parser])
+def test_what_an_installed_package_lacks_is_named(ask, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "spacy.py").write_text("import no_such_part")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "spacy", raising=False)
+    for cached in (module._splitter, parser):
+        cached.cache_clear()
+    with pytest.raises(MissingPackageError, match="'no_such_part' is not installed"):
+        ask()
 
 
 # --- texts in parts

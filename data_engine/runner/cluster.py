@@ -37,7 +37,7 @@ def connect(address: str | None) -> tuple[ModuleType, bool]:
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise MissingPackageError.of("ray", "ray") from error
+        raise MissingPackageError.of(error.name or "ray", "ray") from error
     if ray.is_initialized():
         return ray, False
     try:

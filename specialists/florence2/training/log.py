@@ -31,7 +31,7 @@ class Log:
         try:
             from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
         except ImportError as error:
-            raise MissingPackageError.of("tensorboardX", "train") from error
+            raise MissingPackageError.of(error.name or "tensorboardX", "train") from error
         self.file = folder / FILE
         with storage_errors(str(folder)):
             folder.mkdir(parents=True, exist_ok=True)

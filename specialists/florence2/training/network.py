@@ -163,7 +163,7 @@ def _adapt(network: Network, rank: int, seed: int) -> None:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise MissingPackageError.of("peft", "train") from error
+        raise MissingPackageError.of(error.name or "peft", "train") from error
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     try:
