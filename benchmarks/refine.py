@@ -177,17 +177,20 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def table(options: argparse.Namespace) -> None:
-    """Markdown: a row per measure, a column per stage; mean and the spread (least to most) over seeds."""
+    """Markdown: a row per measure, a column per stage; mean and the spread (least to most) over seeds.
+
+    Cells of other sizes stand apart.
+    """
     found: dict[tuple[Any, ...], dict[str, dict[str, list[float]]]] = {}
     for row in read(options):
-        place = (row["noise"], row["level"], row["variant"], row["of"])
+        place = (-row["images"], row["noise"], row["level"], row["variant"], row["of"])
         if row["value"] is not None and row["value"] == row["value"]:
             values = found.setdefault(place, {}).setdefault(row["measure"], {})
             values.setdefault(row["stage"], []).append(row["value"])
     lines = []
-    for (sort, level, variant, of), measures in sorted(found.items()):
+    for (images, sort, level, variant, of), measures in sorted(found.items()):
         stages = list(dict.fromkeys(stage for values in measures.values() for stage in values))
-        lines += [f"\n{of}, {sort} noise at {level} %, {variant}\n"]
+        lines += [f"\n{of}, {sort} noise at {level} %, {variant}, {-images:,} images\n"]
         lines += ["| measure | " + " | ".join(stages) + " |", "|---|" + "---|" * len(stages)]
         for measure, values in measures.items():
             cells = [_cell(values.get(stage, [])) for stage in stages]
@@ -210,16 +213,16 @@ def plot(options: argparse.Namespace) -> None:
     """refine.svg and refine.png: labels stage by stage, a panel per measure that decides about rounds."""
     import altair
 
-    measures = ("regions: F1", "brief captions: phrases true", "phrases of captions: recall@1")
+    measures = ("regions: F1", "brief captions: all true", "phrases of captions: recall@1")
     rows = [
-        {**row, "noise": f"{row['noise']} {row['level']} %"}
+        {**row, "noise": f"{row['noise']} {row['level']} %, {row['images']:,}"}
         for row in read(options)
         if row["of"] == "labels" and row["measure"] in measures and row["variant"] == "full"
     ]
     order = ["before filter", "after filter", *(f"round {number}" for number in range(1, 10))]
     base = altair.Chart(altair.Data(values=rows)).encode(
         x=altair.X("stage:N", sort=order, title=None),
-        color=altair.Color("noise:N", title="noise"),
+        color=altair.Color("noise:N", title="noise, images", sort=None),
     )
     line = base.mark_line(point=True).encode(
         y=altair.Y("mean(value):Q", title="value", scale={"zero": False})
