@@ -48,7 +48,7 @@ from pipelines.refine_steps import (
     train,
 )
 
-VERSION = 1
+VERSION = 2
 """Raised when the same labels would be judged otherwise."""
 
 
@@ -186,7 +186,7 @@ def _start(run: _Run) -> _Worth:
     )
     scenes = is_scenes_truth(run.dataset, reference_of(section))
     raw = list(label_figures(view, "raw", scenes=scenes)) if section.truth else []
-    kept = list(label_figures(view, "kept", scenes=scenes)) if section.truth else []
+    kept = list(label_figures(view, "kept", scenes=scenes, before=raw)) if section.truth else []
     student = _student_figures(view, section, 0, scenes=scenes) if started is not None else []
     fingerprint = _fingerprint(run, 0, asked=started is not None)
     if read_facts(run.dataset, 0, "round").get("fingerprint") != fingerprint:
@@ -211,7 +211,7 @@ def _round(run: _Run, number: int, before: _Worth) -> tuple[Verdict, _Worth]:
     view = selected(dataset, section, reference_of(section), {merged: labels_of(section, number)})
     scenes = is_scenes_truth(dataset, reference_of(section))
     after = _Worth(
-        list(label_figures(view, merged, scenes=scenes)),
+        list(label_figures(view, merged, scenes=scenes, before=before.labels)),
         _student_figures(view, section, number, scenes=scenes),
     )
     fingerprint = _fingerprint(run, number, asked=True)

@@ -32,6 +32,15 @@ from data_engine.scenes.scene import SOURCE as SCENES_TRUTH
 
 _TEXTS = ("brief", "detailed", "more_detailed")
 
+_MASKS, _LINES = "masks: F1", "lines: read exactly, F1"
+
+_MEASURED: dict[tuple[str, str | None, str], str] = {
+    ("region", None, "mask"): _MASKS,
+    ("region", "ocr", "text"): _LINES,
+    **{("text", granularity, "text"): f"{granularity} captions: CIDEr" for granularity in _TEXTS},
+}
+"""What says how much of the reference's is there, of each sort of statement (`_said`) that labels need not have."""
+
 REFERENCE = "reference"
 """The name by which what is compared with stands in a `Selected`."""
 
@@ -70,14 +79,21 @@ def is_scenes_truth(dataset: Dataset, reference: Labels) -> bool:
     return dataset.info.source_format == SCENES and reference.sources == (SCENES_TRUTH,)
 
 
-def label_figures(view: Selected, subject: str, *, scenes: bool) -> Iterator[Figure]:
-    """Measures of a set of labels, or of a student's answers about images, against the reference."""
+def label_figures(
+    view: Selected, subject: str, *, scenes: bool, before: Sequence[Figure] = ()
+) -> Iterator[Figure]:
+    """Measures of a set of labels, or of a student's answers about images, against the reference.
+
+    Of what it does not speak of at all there are none; but those of `before`, the labels that it comes after, are
+    taken of it too: what is lost altogether counts as lost.
+    """
     said, right = _said(view, subject), _said(view, REFERENCE)
+    said |= {sort for sort, measure in _MEASURED.items() if any(measure == one.measure for one in before)}
     if ("region", "phrase", "text") in right:
         yield Figure(subject, "regions: F1", True, f1_by_image(view, subject, REFERENCE))
     if ("region", None, "mask") in right & said:
         masks = f1_by_image(view, subject, REFERENCE, iou_type="segm")
-        yield Figure(subject, "masks: F1", False, masks)
+        yield Figure(subject, _MASKS, True, masks)
     for granularity in _TEXTS:
         if ("text", granularity, "text") not in right & said:
             continue
@@ -90,7 +106,7 @@ def label_figures(view: Selected, subject: str, *, scenes: bool) -> Iterator[Fig
         likeness = cider_by_image(view, subject, REFERENCE, granularity=granularity)
         yield Figure(subject, f"{granularity} captions: CIDEr", not scenes, likeness)
     if ("region", "ocr", "text") in right & said:
-        yield Figure(subject, "lines: read exactly, F1", True, exact_by_image(view, subject, REFERENCE))
+        yield Figure(subject, _LINES, True, exact_by_image(view, subject, REFERENCE))
     if scenes:
         if any(kind == "text" and granularity in _TEXTS for kind, granularity, _ in said):
             grounded = phrases_by_image(view, subject, REFERENCE, Reader().fitting)

@@ -156,6 +156,16 @@ def test_a_round_whose_labels_get_worse_stays_and_is_not_used(dataset):
     }
 
 
+@pytest.mark.parametrize(("loses", "measure"), [("mask", "masks: F1"), ("brief", "brief captions: all true")])
+def test_what_a_merge_loses_altogether_counts_as_lost(dataset, loses, measure):
+    """Whatever else it mends."""
+    chosen = recipe((1.0,), merge={"use": "tests.toy_refinement:ToyMerge", "args": {"loses": loses}})
+    summary, _ = run(dataset, chosen)
+    merged = values(dataset, 1, "merged-1")
+    assert summary.used == 0 and merged["regions: F1"] == 1
+    assert f"{measure} fell by" in summary.verdicts[0].reason and merged[measure] == 0
+
+
 def test_another_student_takes_back_the_rounds_that_build_on_the_first(dataset):
     run(dataset, recipe((1.0, 1.0)))
     summary, lines = run(dataset, recipe((0.9, 0.9)), rounds=1)

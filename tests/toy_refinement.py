@@ -56,24 +56,27 @@ class ToyStudent:
         answers = []
         for image in images:
             rows = said.filter(pc.equal(said["image_id"], image.image_id)).to_pylist()
-            answers.append(_copied([row for row in rows if row["mask"] is None], self.share))
+            answers.append(_copied(rows, self.share))
         return answers
 
 
 class ToyMerge:
-    """Takes the student's statements, or those of the originals: whichever it is to `prefer`."""
+    """Takes the student's statements, or those of the originals: whichever it is to `prefer`, all but what it
+    `loses`: masks, or texts of a granularity."""
 
     needs_pixels = False
 
-    def __init__(self, originals: list[str], student: str | list[str], prefer: str = "student"):
-        self.originals, self.prefer = originals, prefer
+    def __init__(
+        self, originals: list[str], student: str | list[str], prefer: str = "student", loses: str = ""
+    ):
+        self.originals, self.prefer, self.loses = originals, prefer, loses
         self.student, *self.grounded = [student] if isinstance(student, str) else student
 
     def __call__(self, images, said):
         answers = []
         for image in images:
             rows = said.filter(pc.equal(said["image_id"], image.image_id)).to_pylist()
-            rows = [row for row in rows if row["mask"] is None]
+            rows = [row for row in rows if self.loses not in (row["granularity"], row["mask"] and "mask")]
             mine = [row for row in rows if row["source"] == self.student]
             theirs = [row for row in rows if row["source"] in self.originals]
             answers.append(_copied(mine if self.prefer == "student" else theirs, 1.0))
@@ -103,6 +106,7 @@ def _copied(rows, share):
                     made.get(row["parent_id"]),
                     None if row["span"] is None else tuple(row["span"]),
                     row["box"],
+                    mask=row["mask"],
                     score=row["score"],
                 )
                 answer.append(one)
