@@ -26,7 +26,7 @@ from specialists.merge_rows import Page, pages
 from specialists.merge_settings import MergeSettings, Threshold, Thresholds
 from specialists.merge_texts import merge_texts
 
-VERSION = 8  # raised too when the output of the other files of the merge changes
+VERSION = 9  # raised too when the output of the other files of the merge changes
 
 
 class Merge:
@@ -56,8 +56,10 @@ class Merge:
       has those that hold otherwise and their reasons, `merge_calibration` finds them where there is truth.
     - `taught`: other values of these, by their names, for the images that the student learnt from: those beyond the share
       `untaught` (`data_engine.held_out`). It finds its own lessons likely.
-    - `mask_iou`: a mask follows a box that moved no further than this; 0.8 is our choice, as is `inside`, the
-      share of a box that lies in another of which it is a part. `scorer_margin`: less is no preference.
+    - `mask_iou`: a mask follows a box that moved no further than this. At 0.5 it may still be the thing's by the usual
+      measure; nearer boxes alone (0.8) cost more right masks than wrong ones (docs/merging.md).
+    - `inside`: the share of a box that lies in another of which it is a part; 0.8 is our choice. `scorer_margin`: less
+      is no preference.
     - `unscored`: what a box without a score counts for. `same`: other names of a class.
     - `max_boxes`: of each side of a kind in an image, the strongest are held against the other's; it bounds
       memory. Originals beyond stay unless doubted, the student's are left out: a failure of reason `too_many`.
@@ -90,7 +92,7 @@ class Merge:
         mend_below: Threshold | None = None,
         taught: Mapping[str, Threshold] | None = None,
         untaught: float = 0.0,
-        mask_iou: float = 0.8,
+        mask_iou: float = 0.5,
         inside: float = 0.8,
         scorer_margin: float = 0.0,
         unscored: float = 1.0,

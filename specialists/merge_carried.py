@@ -20,7 +20,7 @@ def carry(page: Page, row: Annotation, members: Sequence[Row], settings: MergeSe
     People's and the originals' texts come first, and the student's where none of that granularity is left.
     Left out is an original's text that the student finds unlikely, or that says a name which the region no
     longer has. A text takes the merged box. A mask is never changed: it comes along where the box that it
-    was made for overlaps the merged one at IoU `mask_iou` or more.
+    was made for overlaps the merged one at IoU `mask_iou` or more. Where the merged box is the student's, so is the mask.
     """
     own: list[tuple[Row, Row]] = []
     students: list[tuple[Row, Row]] = []
@@ -28,11 +28,12 @@ def carry(page: Page, row: Annotation, members: Sequence[Row], settings: MergeSe
         for child in page.children.get(member.id, ()):
             (students if child.role == "student" else own).append((member, child))
     put: dict[tuple[str, ...], Made] = {}
+    replaced = _has_its_mask(row, students) and not _has_its_mask(row, own)
     for member, child in own:
         fits = (
             not _is_wrong(row, member, child, settings)
             if child.mask is None
-            else _fits(row, member, settings)
+            else not replaced and _fits(row, member, settings)
         )
         if fits:
             _put(page, row, member, child, put)
@@ -115,6 +116,13 @@ def _is_wrong(row: Annotation, member: Row, child: Row, settings: MergeSettings)
     if not member.text or settings.names.key(member.text) == settings.names.key(row.text or ""):
         return False
     return re.search(rf"(?<!\w){re.escape(member.text)}", child.text or "", re.IGNORECASE) is not None
+
+
+def _has_its_mask(row: Annotation, hanging: Sequence[tuple[Row, Row]]) -> bool:
+    """Whether one of the masks was made for the very box that was taken."""
+    return row.box is not None and any(
+        child.mask is not None and member.box == tuple(row.box) for member, child in hanging
+    )
 
 
 def _fits(row: Annotation, member: Row, settings: MergeSettings) -> bool:

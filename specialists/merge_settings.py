@@ -97,7 +97,7 @@ class MergeSettings:
     iou: float = 0.5
     near_iou: float = 0.1
     list_above: float = 0.8
-    mask_iou: float = 0.8
+    mask_iou: float = 0.5
     inside: float = 0.8
     unscored: float = 1.0
     scorer_margin: float = 0.0

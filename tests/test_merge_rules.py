@@ -196,7 +196,7 @@ def test_what_people_hang_something_on_is_theirs():
     assert [row[0] for row in found] == ["human", "human"] and not doubted
 
 
-def test_a_mask_comes_along_where_the_box_has_hardly_moved():
+def test_a_mask_comes_along_unless_the_box_has_moved_far_or_has_a_mask_of_its_own():
     def sides(student_box: tuple[float, ...]) -> tuple[pa.Table, pa.Table]:
         tables = []
         for source, box, mask in (("noisy", (0, 0, 20, 20), MASKS[0]), ("student", student_box, MASKS[1])):
@@ -212,6 +212,8 @@ def test_a_mask_comes_along_where_the_box_has_hardly_moved():
     assert masks(noisy, student) == [MASKS[0]["counts"]]
     noisy, student = sides((0, 0, 20, 36))
     assert masks(noisy, student, likelihoods((noisy, 0, "located", 0.01))) == [MASKS[1]["counts"]]
+    assert masks(noisy, student.slice(0, 1), likelihoods((noisy, 0, "located", 0.01))) == [MASKS[0]["counts"]]
+    noisy, student = sides((0, 0, 20, 44))
     assert masks(noisy, student.slice(0, 1), likelihoods((noisy, 0, "located", 0.01))) == []
 
 
