@@ -4,8 +4,9 @@ python benchmarks/relabel.py [images [batch]] [--preset base] [--limit 256]
 
 The plain loop is `processor(images, text)` and `generate`, a task after the other, over batches of images; ours has
 as many prompts in hand at one time. The same checkpoint, prompts and limit of tokens, greedy. It is the shipped one of
-drawn scenes, or with `--preset` one of random weights: its answers say nothing, and most are as long as the limit. Both take turns, batch by batch, and every answer is compared token for token. Times are printed by
-the clock and by the processor's time, for other work on a machine makes the first uncertain.
+drawn scenes, or with `--preset` one of random weights: its answers say nothing, and most are as long as the limit.
+Both take turns, batch by batch, and every answer is compared token for token. Times are printed by the clock and by
+the processor's time, for other work on a machine makes the first uncertain.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ def carry(page: Page, row: Annotation, members: Sequence[Row], settings: MergeSe
     People's and the originals' texts come first, and the student's where none of that granularity is left.
     Left out is an original's text that the student finds unlikely, or that says a name which the region no
     longer has. A text takes the merged box. A mask is never changed: it comes along where the box that it
-    was made for overlaps the merged one at IoU `mask_iou` or more. Where the merged box is the student's, so is the mask.
+    was made for overlaps the merged one at IoU `mask_iou` or more. An original's gives way to the student's where
+    the merged box is the very one that the student's was made for.
     """
     own: list[tuple[Row, Row]] = []
     students: list[tuple[Row, Row]] = []
