@@ -4,7 +4,8 @@
     ├── RecipeError              2  a recipe, or a setting in it, cannot be used
     ├── SourceError              3  what is to be ingested cannot be read as what it claims to be
     ├── DatasetError             3  the folder is no data set, or not one that this version reads
-    │   └── NewerFormatError     3  it was written by a newer version
+    │   ├── NewerFormatError     3  it was written by a newer version
+    │   └── DamagedError         3  a file of it cannot be read
     ├── QueryError               3  the SQL is wrong, or is not a query
     ├── StorageError             4  a disk or an object store refused: full, read-only, unreachable
     ├── ClusterError             4  the Ray cluster cannot be reached
@@ -54,6 +55,10 @@ class DatasetError(FdeError):
 
 
 class NewerFormatError(DatasetError):
+    pass
+
+
+class DamagedError(DatasetError):
     pass
 
 

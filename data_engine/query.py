@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
+from functools import partial
 from importlib.resources import files
 
 import duckdb
@@ -21,6 +22,8 @@ from data_engine.errors import QueryError
 from data_engine.qa.scope import Scope, find_scope
 from data_engine.qa.stored import glob_of, stored_views, surveyed_views
 from data_engine.qa.survey import SCHEMAS, Survey
+from data_engine.query_errors import query_errors
+from data_engine.query_thread import attended, streamed
 
 _DERIVED = ("texts", "masks", "regions", "scores", "triplets", "members", "changes", "conflicts", "elements")
 _COUNTED = ("said", "said_boxes")
@@ -39,8 +42,22 @@ def connect(
     `scope` says what `statements` holds, by default what the last round of verdicts kept. With a `survey` of
     the data set's files, the views leave out what is damaged, read shards that lack a column, and there is a
     view `shards`; without, all files are taken to be sound. `run` also refuses what is no query.
+
+    Raises DamagedError where a file cannot be read.
     """
     connection = locked(dataset, memory_limit)
+    try:
+        with query_errors():
+            _make_views(connection, dataset, scope or find_scope(dataset), survey)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _make_views(
+    connection: duckdb.DuckDBPyConnection, dataset: Dataset, scope: Scope, survey: Survey | None
+) -> None:
     if survey is None:
         stored_views(connection, dataset)
     else:
@@ -49,13 +66,13 @@ def connect(
         connection.register("shards", survey.table())
     for name in _DERIVED:
         connection.execute(f"CREATE VIEW {name} AS {_view(name)}")
-    for name, select in (scope or find_scope(dataset)).views().items():
+    for name, select in scope.views().items():
         # What every report asks for again is held; it is small beside the statements.
         held = survey is not None and name != "statements"
-        connection.execute(f"CREATE {'TABLE' if held else 'VIEW'} {name} AS {select}")
+        made = f"CREATE {'TABLE' if held else 'VIEW'} {name} AS {select}"
+        attended(connection, partial(connection.execute, made))
     for name in _COUNTED:
         connection.execute(f"CREATE VIEW {name} AS {_view(name)}")
-    return connection
 
 
 def _view(name: str) -> str:
@@ -90,22 +107,20 @@ def locked(dataset: Dataset, memory_limit: str | None = None) -> duckdb.DuckDBPy
 
 
 def run(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
-    """One query's rows, streamed. Raises QueryError for wrong SQL and for anything that is no query."""
-    try:
+    """One query's rows, streamed. Raises QueryError for wrong SQL and for anything that is no query, and
+    DamagedError where a file cannot be read; so does the stream."""
+    hint = f"views: {', '.join(VIEWS)}; DESCRIBE lists a view's columns"
+    with query_errors(hint):
         statements = duckdb.extract_statements(sql)
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise QueryError(
-                "only one SELECT (or DESCRIBE, SUMMARIZE, SHOW) can be run",
-                f"the data set is read-only here; views: {', '.join(VIEWS)}",
-            )
-        # DuckDB also calls `WITH x AS (COPY ... TO 'file') SELECT ...` a SELECT, and runs it. It refuses
-        # statements that write anywhere but at the top level, so nothing a person types may stand there.
-        return connection.sql(f"SELECT * FROM (\n{_without_semicolon(sql)}\n)").to_arrow_reader(65_536)
-    except duckdb.Error as error:
-        first = str(error).split("\n\n")[0].strip()
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise QueryError(
-            " ".join(first.split()), f"views: {', '.join(VIEWS)}; DESCRIBE lists a view's columns"
-        ) from error
+            "only one SELECT (or DESCRIBE, SUMMARIZE, SHOW) can be run",
+            f"the data set is read-only here; views: {', '.join(VIEWS)}",
+        )
+    # DuckDB also calls `WITH x AS (COPY ... TO 'file') SELECT ...` a SELECT, and runs it. It refuses
+    # statements that write anywhere but at the top level, so nothing a person types may stand there.
+    asked = f"SELECT * FROM (\n{_without_semicolon(sql)}\n)"
+    return streamed(connection, lambda: connection.sql(asked).to_arrow_reader(65_536), hint)
 
 
 def _without_semicolon(sql: str) -> str:

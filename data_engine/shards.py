@@ -11,7 +11,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_engine.errors import DatasetError, StorageError
+from data_engine.errors import DamagedError, DatasetError, StorageError
 from data_engine.schema import FORMAT_VERSION
 from data_engine.storage import Stamp, Store, storage_errors
 
@@ -113,6 +113,6 @@ def _damage_told(store: Store, name: str, hint: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             with storage_errors(store.path(name)):
                 raise
-        raise DatasetError(
+        raise DamagedError(
             f"the shard {store.path(name)} is damaged: {' '.join(str(error).split())}", hint
         ) from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_engine.dataset import Dataset
-from data_engine.errors import ChecksError, QueryError
+from data_engine.errors import ChecksError, DamagedError, QueryError
 from data_engine.fingerprint import specialist_fingerprints
 from data_engine.qa.checks import CheckResult, run_checks
 from data_engine.qa.compare import beside
@@ -64,31 +65,47 @@ def qa(
     say: Callable[[str], None] = lambda line: None,
 ) -> Findings:
     """Run all checks and reports, the built-in ones and those of `folders`; `recipe` is what the data set should
-    be of. Raises QueryError for folders without SQL, DatasetError for a truth that is not there."""
+    be of. Raises QueryError for folders without SQL, DatasetError for a truth that is not there.
+
+    Where a file turns out to be damaged behind its footer, all files are read, and it starts again without those.
+    """
     checks, reports = built_in("checks"), built_in("reports")
     for folder in folders:
         own = of_folder(folder)
         checks, reports = checks | own["checks"], reports | own["reports"]
-    say(f"surveying {dataset.url}")
     wanted = None if recipe is None else specialist_fingerprints(recipe, dataset)
-    session = open_session(dataset, scope, memory_limit=memory_limit, wanted=wanted)
+
+    def look(whole: bool) -> Findings:
+        with _opened(dataset, scope, say, memory_limit=memory_limit, wanted=wanted, whole=whole) as session:
+            say(f"{len(checks)} checks")
+            checked = run_checks(session, checks.values())
+            found = Findings(dataset.url, str(scope), checked, _reports(session, reports, say))
+            if truth is not None:
+                say(f"against {truth}")
+                found.truth = list(truth_figures(session, truth))
+        if against is not None:
+            with _opened(*against, say, memory_limit=memory_limit, whole=whole) as other:
+                found.against = f"{against[0].url} ({against[1]})"
+                found.compared = _compared(found.reports, _reports(other, reports, say))
+        return found
+
     try:
-        say(f"{len(checks)} checks")
-        checked = run_checks(session, checks.values())
-        found = Findings(dataset.url, str(scope), checked, _reports(session, reports, say))
-        if truth is not None:
-            say(f"against {truth}")
-            found.truth = list(truth_figures(session, truth))
+        return look(whole=False)
+    except DamagedError as error:
+        say(f"{error.message}; again, without what cannot be read")
+        return look(whole=True)
+
+
+@contextmanager
+def _opened(
+    dataset: Dataset, scope: Scope, say: Callable[[str], None], *, whole: bool, **settings: Any
+) -> Iterator[Session]:
+    say(f"{'reading' if whole else 'surveying'} {dataset.url}")
+    session = open_session(dataset, scope, whole=whole, **settings)
+    try:
+        yield session
     finally:
         session.close()
-    if against is not None:
-        other = open_session(*against, memory_limit=memory_limit)
-        try:
-            found.against = f"{against[0].url} ({against[1]})"
-            found.compared = _compared(found.reports, _reports(other, reports, say))
-        finally:
-            other.close()
-    return found
 
 
 def _reports(
@@ -99,7 +116,9 @@ def _reports(
         say(f"report {name}")
         try:
             found[name] = report, run_report(session.connection, report)
-        except QueryError as error:
+        except (QueryError, DamagedError) as error:
+            if isinstance(error, DamagedError) and not session.whole:
+                raise
             found[name] = report, error.message
     return found
 

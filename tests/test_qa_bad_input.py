@@ -14,9 +14,12 @@ from data_engine.dataset import Dataset, DatasetInfo
 from data_engine.qa.checks import run_checks
 from data_engine.qa.queries import Query
 from data_engine.qa.reports import report_names, run_report
+from data_engine.qa.scope import find_scope
 from data_engine.qa.session import open_session
 from data_engine.qa.survey import survey
 from data_engine.schema import ANNOTATIONS
+from pipelines.qa import qa
+from tests.damage import damage_pages
 from tests.qa_sets import edit, hand_made, statement
 from tests.test_query import fill
 
@@ -99,18 +102,17 @@ def test_a_damaged_shard_is_left_out_and_named(tmp_path, how):
     assert {r["class"]: r["regions"] for r in reports["classes"]} == {"dog": 7, "sofa": 1}
 
 
-def test_a_shard_that_breaks_while_it_is_read_stops_one_check_only(tmp_path):
+@pytest.mark.parametrize("name", ["annotations/detector/00000", "verdicts/1/00001", "images/00000"])
+def test_a_shard_that_breaks_while_it_is_read_is_left_out_and_named(tmp_path, name):
     dataset = hand_made(tmp_path)
-    path = Path(dataset.store.path("annotations/detector/00000.parquet"))
-    data = bytearray(path.read_bytes())
-    data[4:400] = b"\xff" * 396
-    path.write_bytes(bytes(data))
-    session = open_session(dataset)
-    checks = {check.query.name: check for check in run_checks(session)}
-    session.close()
-    broken = {name for name, check in checks.items() if check.error}
-    assert broken and "dataset_counts" not in broken and "duplicate_images" not in broken
-    assert all("\n" not in (check.error or "") for check in checks.values())
+    damage_pages(Path(dataset.store.path(f"{name}.parquet")))
+    told: list[str] = []
+    found = qa(dataset, find_scope(dataset), say=told.append)
+    assert [line for line in told if "; again, without" in line and "\n" not in line]
+    assert [check.error for check in found.checks if check.error] == []
+    damaged = next(check for check in found.checks if check.query.name == "damaged_shards")
+    assert damaged.sample["file"].to_pylist() == [f"{name}.parquet"]
+    assert all(isinstance(rows, pa.Table) for _, rows in found.reports.values())
 
 
 def test_shards_of_mixed_format_versions(tmp_path):

@@ -21,6 +21,7 @@ from pipelines.viewer.paging import Place, count, page
 from pipelines.viewer.search import Search
 from pipelines.viewer.story import story
 from pipelines.viewer.tables import Tables
+from tests.damage import damage_pages
 from tests.viewed import scenes
 
 SEARCHES = {
@@ -207,6 +208,16 @@ def test_a_half_written_data_set_is_searched_as_far_as_it_goes(tmp_path):
     assert "annotations/truth/00001.parquet is left out" in said
     told = story(tables, "00002", found[-1]["image_id"])
     assert "detector has not come to shard 00002 yet" in told["missing"] and told["statements"]
+
+
+@pytest.mark.parametrize("name", ["annotations/detector", "annotations/truth", "verdicts/0"])
+def test_a_shard_that_is_damaged_behind_its_footer_is_set_aside(tmp_path, name):
+    dataset = scenes(tmp_path, 9, 3)
+    damage_pages(Path(dataset.url) / name / "00001.parquet")
+    tables = Tables(dataset)
+    assert len(page(tables, Search.of({}))["images"]) == 9
+    assert f"{name}/00001.parquet is left out" in "\n".join(overview(tables, False)["missing"])
+    assert page(tables, Search.of({"label": "dog"}))["images"]
 
 
 def test_a_shard_of_a_newer_format_is_told_of(tmp_path):

@@ -36,6 +36,10 @@ def scratch(folder: Path | None = None, threads: int = 2) -> Iterator[duckdb.Duc
         }
         with duckdb.connect(":memory:", config=settings) as connection:
             yield connection
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C, where it hears of it
+            raise KeyboardInterrupt from error
+        raise
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

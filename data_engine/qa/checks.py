@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from data_engine.errors import QueryError
+from data_engine.errors import DamagedError, QueryError
 from data_engine.qa.queries import Query, built_in
 from data_engine.qa.session import Session
 from data_engine.query import run
@@ -36,7 +36,10 @@ def check_names() -> list[str]:
 
 
 def run_checks(session: Session, checks: Iterable[Query] | None = None) -> list[CheckResult]:
-    """Run checks, by default the built-in ones, in their order. One that cannot be run stops no other."""
+    """Run checks, by default the built-in ones, in their order. One that cannot be run stops no other.
+
+    Raises DamagedError for a file that is damaged behind its footer, where the session has not read all of them.
+    """
     results = [CheckResult(check) for check in (built_in("checks").values() if checks is None else checks)]
     for result in results:
         if not result.query.by_shard:
@@ -62,5 +65,7 @@ def _run(session: Session, result: CheckResult) -> None:
             if missing and batch.num_rows:
                 result._parts.append(batch.slice(0, missing))
             result.rows += batch.num_rows
-    except QueryError as error:
+    except (QueryError, DamagedError) as error:
+        if isinstance(error, DamagedError) and not session.whole:
+            raise
         result.error = error.message

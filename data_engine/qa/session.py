@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import duckdb
 import pyarrow as pa
@@ -15,6 +16,7 @@ from data_engine.qa.scope import Scope, find_scope
 from data_engine.qa.stored import surveyed_views
 from data_engine.qa.survey import Survey, survey
 from data_engine.query import connect, run
+from data_engine.query_thread import attended
 from data_engine.storage import resolve
 
 _BY_SHARD = ("images", "annotations", "verdicts")
@@ -39,12 +41,15 @@ class Session:
     - `dataset`: `dataset.json`, one row
     - `judged`: `round` and `source` of what has verdicts
     - `image_files`: `uri` and `there` of some of the files that hold the images
+
+    `whole` says that the survey read every file: what cannot be read then is no file's damage that it could leave out.
     """
 
     dataset: Dataset
     scope: Scope
     survey: Survey
     connection: duckdb.DuckDBPyConnection
+    whole: bool = False
 
     def close(self) -> None:
         self.connection.close()
@@ -70,16 +75,19 @@ def open_session(
     *,
     memory_limit: str | None = None,
     wanted: Mapping[str, str] | None = None,
+    whole: bool = False,
 ) -> Session:
-    """Survey a data set and open it. `scope` is by default what the last round kept; `wanted` as in `survey`."""
+    """Survey a data set and open it. `scope` is by default what the last round kept; `wanted` and `whole` as in
+    `survey`. Raises DamagedError where a file cannot be read that the survey took to be sound."""
     scope = scope or find_scope(dataset)
-    surveyed = survey(dataset, wanted)
+    surveyed = survey(dataset, wanted, whole=whole)
     connection = connect(dataset, memory_limit, scope=scope, survey=surveyed)
     connection.register("dataset", pa.Table.from_pylist([asdict(dataset.info)]))
-    connection.execute("CREATE TABLE judged AS SELECT DISTINCT round, source FROM verdicts")
+    judged = "CREATE TABLE judged AS SELECT DISTINCT round, source FROM verdicts"
+    attended(connection, partial(connection.execute, judged))
     uris = run(connection, _SOME_URIS).read_all()["uri"].to_pylist()
     connection.register("image_files", _there(uris))
-    return Session(dataset, scope, surveyed, connection)
+    return Session(dataset, scope, surveyed, connection, whole)
 
 
 def _groups(surveyed: Survey) -> Iterator[set[str]]:

@@ -1,8 +1,8 @@
-"""The files of a data set, from their footers alone: which are there, can be read, and are up to date.
+"""The files of a data set, by their footers: which are there, can be read, and are up to date.
 
 A query over shards stops at the first that is damaged or lacks a column. So the files are looked at first:
 what cannot be read is left out of the views (and is a row of `shards` that a check selects), and what lacks
-a column is read without it.
+a column is read without it. Damage behind a sound footer shows only where all of a file is read.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ SCHEMAS = {
 
 _PROVENANCE = b"fde"
 """The key of `data_engine.shards.write_shard` in a Parquet footer."""
+
+_ROWS_READ = 65_536
 
 SHARDS = pa.schema(
     [
@@ -100,13 +102,15 @@ class Survey:
         return pa.Table.from_pylist(rows, schema=SHARDS)
 
 
-def survey(dataset: Dataset, wanted: Mapping[str, str] | None = None, threads: int = 16) -> Survey:
-    """Look at the footer of every file. `wanted` are fingerprints by specialist, of a recipe that the data set
+def survey(
+    dataset: Dataset, wanted: Mapping[str, str] | None = None, threads: int = 16, whole: bool = False
+) -> Survey:
+    """Look at the footer of every file; `whole` reads all of it but embedded pictures. `wanted` are fingerprints by specialist, of a recipe that the data set
     should be of: shards of another are stale. Without, those are stale that differ from most of their source,
     and verdicts on other annotations than there are."""
     places = list(_places(dataset))
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(partial(_read, dataset), places, chunksize=64))
+        found = list(pool.map(partial(_read, dataset, whole=whole), places, chunksize=64))
     return Survey(tuple(_with_stale(found, wanted or {})))
 
 
@@ -131,17 +135,21 @@ def _places(dataset: Dataset) -> Iterator[Shard]:
                 yield place if shard in there else replace(place, state="missing")
 
 
-def _read(dataset: Dataset, place: Shard) -> Shard:
+def _read(dataset: Dataset, place: Shard, whole: bool) -> Shard:
     if not place.usable:
         return place
     store = dataset.store
     try:
         with storage_errors(place.file), store.filesystem.open_input_file(store.path(place.file)) as file:
-            footer = pq.read_metadata(file)
-            schema = footer.schema.to_arrow_schema()
+            parquet = pq.ParquetFile(file, pre_buffer=False)
+            footer, schema = parquet.metadata, parquet.schema_arrow
+            if whole:
+                columns = [name for name in schema.names if name != "bytes"]
+                for _ in parquet.iter_batches(batch_size=_ROWS_READ, columns=columns):
+                    pass
             provenance = json.loads((footer.metadata or {}).get(_PROVENANCE, b"{}"))
             provenance = provenance if isinstance(provenance, dict) else {}
-    except (pa.ArrowInvalid, StorageError, ValueError) as error:
+    except (pa.ArrowException, StorageError, ValueError) as error:
         return replace(place, state="damaged", problem=" ".join(str(error).split())[:200])
     wanted = SCHEMAS[place.tables]
     format_ = provenance.get("format")

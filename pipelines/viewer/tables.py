@@ -23,6 +23,7 @@ import pyarrow.dataset as pads
 from data_engine.dataset import Dataset
 from data_engine.errors import DatasetError, FdeError, QueryError
 from data_engine.query import connect, locked
+from data_engine.query_errors import of_files, one_line
 from data_engine.schema import ANNOTATIONS, FAILURES, FORMAT_VERSION, IMAGES, REVIEWER, VERDICTS
 from data_engine.shards import read_provenance, read_table
 
@@ -117,9 +118,9 @@ class Tables:
                 return _fetch(connection, sql, parameters, seconds)
             except duckdb.Error as error:
                 # What stops a query may be a file that is cut, or shards whose columns differ.
-                of_files = isinstance(error, duckdb.IOException | duckdb.InvalidInputException)
-                unlike = attempt == 0 and (of_files or isinstance(error, duckdb.BinderException))
-                if attempt == 2 or not ((of_files and self._set_aside(files)) or unlike):
+                damaged = of_files(str(error))
+                unlike = attempt == 0 and (damaged or isinstance(error, duckdb.BinderException))
+                if attempt == 2 or not ((damaged and self._set_aside(files)) or unlike):
                     raise QueryError(*_one_line(error, seconds)) from error
             finally:
                 connection.close()
@@ -263,5 +264,4 @@ def _fetch(
 def _one_line(error: duckdb.Error, seconds: float) -> tuple[str, str]:
     if isinstance(error, duckdb.InterruptException):
         return f"stopped after {seconds:g} s", "narrow the search, or ask with: fde sql"
-    first = str(error).split("\n\n")[0].strip()
-    return " ".join(first.split())[:500], "the columns are those of a statement: docs/viewer.md"
+    return one_line(error)[:500], "the columns are those of a statement: docs/viewer.md"
