@@ -33,7 +33,7 @@ def test_ctrl_c_ends_a_query_as_it_ends_everything(dataset, query):
         with pytest.raises(KeyboardInterrupt):
             run(connection, query).read_all()
         timer.join()
-        assert run(connection, "SELECT count(*) AS n FROM images").read_all()["n"].to_pylist() == [4]
+        assert run(connection, "SELECT count(*) AS n FROM images").read_all()["n"].to_pylist() == [3]
 
 
 def test_what_duckdb_makes_of_ctrl_c_in_an_ingest_is_ctrl_c():
