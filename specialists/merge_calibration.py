@@ -14,6 +14,7 @@ from data_engine.class_names import ClassNames
 from data_engine.dataset import Dataset
 from data_engine.entry_point import load
 from data_engine.errors import DatasetError, RecipeError
+from specialists.merge_choice import best_by_key
 from specialists.merge_examples import Examples, link_examples, region_examples, text_examples
 from specialists.merge_hanging import Hanging, hanging_examples
 from specialists.merge_measure import HeldOut, held_out_images, measure, taught_pages, truths_of
@@ -23,10 +24,10 @@ from specialists.merge_texts import merge_texts
 from specialists.merge_thresholds import text_thresholds, thresholds_of
 from specialists.merge_truth import Worth, judged_by, word_f1
 
-VERSION = 8
+VERSION = 9
 
 LEAST = 30
-"""Fewer examples than this and a threshold keeps its default: the best cut of a handful is chance."""
+"""With fewer examples than this a threshold is not looked for: the best cut of a handful is chance."""
 
 MOST = 5_000
 """Images that are looked at, the first by id: their statements lie in memory, and more change little."""
@@ -118,8 +119,8 @@ def calibrate(
     - All else as in `specialists.merge:Merge`.
 
     Thresholds of regions and phrases maximise F1 at IoU 0.5, and so do those of texts that hang on regions; those of
-    places the mean IoU, those of texts about the image their mean worth. A kind of which they would be worth less than
-    defaults keeps those. On images that the student learnt from the same shares of statements are parted off
+    places the mean IoU, those of texts about the image their mean worth. A kind of which defaults, or the originals as
+    they are, would be worth more has those (`merge_choice`). On images that the student learnt from the same shares of statements are parted off
     (`merge_taught`). Raises DatasetError when a source is missing, and RecipeError when `untaught` is less than
     `held_out`.
     """
@@ -155,15 +156,9 @@ def calibrate(
             chosen.setdefault(DOUBT_NAMED, {})[key] = hanging.threshold()
             examples.setdefault(DOUBT_NAMED, {})[key] = len(hanging.rows)
     before = measure(images, settings, worth, merged=False)
-    default = measure(images, settings, worth)
+    chosen, default = best_by_key(chosen, images, settings, worth)
     after = measure(images, _with(settings, chosen), worth)
-    for key in after:
-        if after[key] < default[key]:
-            for values in chosen.values():
-                values.pop(key, None)
-            after[key] = default[key]
     truths = truths_of(images)
-    chosen = {name: values for name, values in chosen.items() if values}
     found_by = _with(settings, chosen)
     untaught_values = judged_values((image.page() for image in images), found_by)
     others = judged_values(taught_pages(dataset, found_by, untaught, verdicts, most), found_by)
@@ -173,7 +168,7 @@ def calibrate(
         untaught,
         examples,
         tuple(
-            Measured(key, before.get(key, 0.0), default[key], after[key], truths.get(key, 0))
+            Measured(key, before.get(key, 0.0), default.get(key, 0.0), after[key], truths.get(key, 0))
             for key in sorted(after)
         ),
         len(images),

@@ -46,6 +46,24 @@ over four coordinates and no probability that there is a thing; 0.5 asks that it
 weights say that neither side is known to be better.
 """
 
+UNCHANGED: Mapping[str, float] = MappingProxyType(
+    {
+        ADD_ABOVE: 2.0,
+        DOUBT_NAMED: 0.0,
+        DOUBT_LOCATED: 0.0,
+        RENAME: 0.0,
+        SHIFT: 0.0,
+        MOVE: 0.0,
+        REPLACE: 0.0,
+        MEND: 0.0,
+        WEIGHT: 0.0,
+    }
+)
+"""What leaves the originals as they are: no score lies above 2 and no likelihood below 0."""
+
+OF_TEXTS = (REPLACE, MEND)
+"""Thresholds of texts about an image; the others are of regions and phrases."""
+
 Threshold = float | Mapping[str, float]
 
 
