@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 
 from data_engine.environment import environment
+from tests.ports import free_port
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "toy",
@@ -21,12 +21,6 @@ CREDENTIALS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 """What a client says, as environment; the server takes any."""
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from pycocotools import mask as coco_mask
 
-from data_engine.annotation import Annotation, AnnotationRows
+from data_engine.annotation import AnnotationRows
 from data_engine.dataset import Dataset
 from data_engine.entry_point import code_version, signature
 from data_engine.errors import ModelLoadError, RecipeError, SpecialistError
@@ -28,6 +28,7 @@ from data_engine.schema import ANNOTATIONS
 from pipelines.annotate import annotate
 from specialists.detector_sam import UltralyticsSam
 from specialists.detector_weights import ultralytics
+from tests.outlined import decoded, differing, said
 
 torch = pytest.importorskip("torch")
 if find_spec("ultralytics") is None:  # importing it here would not be as quiet as the detector does it
@@ -97,29 +98,6 @@ def images() -> list[Image]:
     for pixels in made:
         pixels.setflags(write=False)  # as decoded ones are
     return [Image(f"image-{i}", pixels) for i, pixels in enumerate(made)]
-
-
-def said(*by_image: tuple[Image, Sequence[Any]], source: str = "boxes") -> pa.Table:
-    """Regions with these boxes, as they stand: the door to the table would refuse some."""
-    rows = [
-        {
-            "annotation_id": f"{image.image_id}/{source}/{i}", "image_id": image.image_id, "kind": "region",
-            "granularity": "phrase", "text": "thing", "box": box, "source": source, "round": 0,
-        }
-        for image, boxes in by_image
-        for i, box in enumerate(boxes)
-    ]  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=ANNOTATIONS)
-
-
-def decoded(row: Annotation) -> np.ndarray:
-    assert row.mask is not None
-    return np.asarray(coco_mask.decode(row.mask)).astype(bool)
-
-
-def differing(a: np.ndarray, b: np.ndarray) -> float:
-    """The share of pixels: one whose logit is nearly 0 may fall on either side."""
-    return float((a != b).mean())
 
 
 def direct(

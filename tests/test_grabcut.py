@@ -18,6 +18,7 @@ from data_engine.image import Image, decode
 from data_engine.scenes.scene import UNSEEN_SEED, make_scene
 from filters.score import MinimumScore
 from specialists.mask_encoding import encode_at
+from tests.outlined import decoded
 
 cv2 = pytest.importorskip("cv2")
 
@@ -40,11 +41,6 @@ def regions(image: Image, boxes: list[Box]):
     return said(
         (image, [Annotation("region", f"thing {i}", "phrase", box=box) for i, box in enumerate(boxes)])
     )
-
-
-def decoded(row: Annotation) -> np.ndarray:
-    assert row.mask is not None
-    return coco_mask.decode(row.mask).astype(bool)
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -11,7 +11,8 @@ from data_engine.errors import ImageError, StorageError
 from data_engine.image_bytes import ByteReader
 from data_engine.patience import patiently
 from data_engine.storage import Store
-from tests.s3_server import free_port, s3_environment, shared_server
+from tests.ports import free_port
+from tests.s3_server import s3_environment, shared_server
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from pycocotools import mask as coco_mask
 
 from data_engine.annotation import Annotation, AnnotationRows
 from data_engine.dataset import Dataset
@@ -27,6 +26,7 @@ from data_engine.scenes.scene import UNSEEN_SEED, make_scene
 from data_engine.schema import ANNOTATIONS
 from pipelines.annotate import annotate
 from specialists.sam import Sam
+from tests.outlined import decoded, differing, said
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -71,24 +71,6 @@ def images() -> list[Image]:
     return [Image(f"image-{i}", pixels) for i, pixels in enumerate(made)]
 
 
-def said(*by_image: tuple[Image, Sequence[Any]], source: str = "boxes") -> pa.Table:
-    """Regions with these boxes, as they stand: the door to the table would refuse some."""
-    rows = [
-        {
-            "annotation_id": f"{image.image_id}/{source}/{i}", "image_id": image.image_id, "kind": "region",
-            "granularity": "phrase", "text": "thing", "box": box, "source": source, "round": 0,
-        }
-        for image, boxes in by_image
-        for i, box in enumerate(boxes)
-    ]  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=ANNOTATIONS)
-
-
-def decoded(row: Annotation) -> np.ndarray:
-    assert row.mask is not None
-    return np.asarray(coco_mask.decode(row.mask)).astype(bool)
-
-
 def direct(folder: str, image: Image, boxes: Sequence[Any], multimask: bool) -> tuple[Any, Any]:
     """The library's own path for one image: masks (boxes, m, h, w) and predicted IoUs (boxes, m)."""
     from transformers import AutoModelForMaskGeneration, Sam2Processor, SamProcessor
@@ -101,11 +83,6 @@ def direct(folder: str, image: Image, boxes: Sequence[Any], multimask: bool) -> 
         output = network(**inputs, multimask_output=multimask)
     masks = processor.post_process_masks([output.pred_masks[0]], *sizes)[0]
     return masks.numpy(), output.iou_scores[0].numpy()
-
-
-def differing(a: np.ndarray, b: np.ndarray) -> float:
-    """The share of pixels: one whose logit is nearly 0 may fall on either side."""
-    return float((a != b).mean())
 
 
 class Counted:
