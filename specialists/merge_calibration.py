@@ -120,9 +120,9 @@ def calibrate(
 
     Thresholds of regions and phrases maximise F1 at IoU 0.5, and so do those of texts that hang on regions; those of
     places the mean IoU, those of texts about the image their mean worth. A kind of which defaults, or the originals as
-    they are, would be worth more has those (`merge_choice`). On images that the student learnt from the same shares of statements are parted off
-    (`merge_taught`). Raises DatasetError when a source is missing, and RecipeError when `untaught` is less than
-    `held_out`.
+    they are, would be worth more has those (`merge_choice`). On images that the student learnt from the same shares of
+    statements are parted off (`merge_taught`). Raises DatasetError when a source is missing, and RecipeError when
+    `untaught` is less than `held_out`.
     """
     settings = MergeSettings(
         [source for source in originals if source not in human],

@@ -105,9 +105,11 @@ class Survey:
 def survey(
     dataset: Dataset, wanted: Mapping[str, str] | None = None, threads: int = 16, whole: bool = False
 ) -> Survey:
-    """Look at the footer of every file; `whole` reads all of it but embedded pictures. `wanted` are fingerprints by specialist, of a recipe that the data set
-    should be of: shards of another are stale. Without, those are stale that differ from most of their source,
-    and verdicts on other annotations than there are."""
+    """Look at the footer of every file; `whole` reads all of it but embedded pictures.
+
+    `wanted` are fingerprints by specialist, of a recipe that the data set should be of: shards of another are stale.
+    Without, those are stale that differ from most of their source, and verdicts on other annotations than there are.
+    """
     places = list(_places(dataset))
     with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(partial(_read, dataset, whole=whole), places, chunksize=64))
