@@ -68,7 +68,7 @@ def cluster() -> Iterator[Cluster]:
 def test_a_node_that_joins_is_used(tmp_path, cluster):
     run = Run(tmp_path, cluster, pause=6)
     run.wait_for(1)
-    cluster.add().wait()
+    assert cluster.add().up(90)
     assert run.end()[0] == 0
     assert run.shards == SHARDS and run.nodes == 2
 
