@@ -21,7 +21,7 @@ def best_by_key(
     found: Mapping[str, Mapping[str, float]], images: Sequence[HeldOut], settings: MergeSettings, worth: Worth
 ) -> tuple[Chosen, dict[str, float]]:
     """Of each key the best of: what was found, with defaults for the rest; defaults alone; what was found, with
-    `UNCHANGED` for the rest; `UNCHANGED` alone. Of equally good ones the first.
+    `UNCHANGED` for the rest; `UNCHANGED` alone. Of equally good ones the first. Each key's is chosen by itself.
 
     Also returns what a merge by defaults alone is worth, by key. A key whose worth cannot be measured keeps what was
     found.
