@@ -26,7 +26,7 @@ from specialists.merge_rows import Page, pages
 from specialists.merge_settings import MergeSettings, Threshold, Thresholds
 from specialists.merge_texts import merge_texts
 
-VERSION = 9  # raised too when the output of the other files of the merge changes
+VERSION = 10  # raised too when the output of the other files of the merge changes
 
 
 class Merge:

@@ -24,7 +24,7 @@ from specialists.merge_texts import merge_texts
 from specialists.merge_thresholds import text_thresholds, thresholds_of
 from specialists.merge_truth import Worth, judged_by, word_f1
 
-VERSION = 9
+VERSION = 10
 
 LEAST = 30
 """With fewer examples than this a threshold is not looked for: the best cut of a handful is chance."""

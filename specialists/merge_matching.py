@@ -71,11 +71,10 @@ def around(boxes: Floats) -> Floats:
 
 
 def mean_box(boxes: Floats, strengths: Sequence[float]) -> tuple[float, ...]:
-    """The mean of boxes (n, 4), by how much each counts."""
-    if bool((boxes == boxes[0]).all()):
+    """The mean of boxes (n, 4), by how much each counts; where none counts, the first one stays."""
+    weights = np.asarray(strengths, np.float64)
+    if bool((boxes == boxes[0]).all()) or not weights.any():
         return tuple(boxes[0].tolist())
-    # A box that counts for nothing still has a place.
-    weights = np.maximum(np.asarray(strengths, np.float64), 1e-6)
     return tuple((boxes * weights[:, None]).sum(axis=0) / weights.sum())
 
 

@@ -133,7 +133,7 @@ def weighed(agreed: Floats, least: int) -> tuple[float, float | None]:
 def _means(agreed: Floats, weight: float) -> Floats:
     ours, theirs = agreed[:, 1:2], weight * agreed[:, 6:7]
     means: Floats = (ours * agreed[:, 2:6] + theirs * agreed[:, 7:11]) / np.maximum(ours + theirs, 1e-12)
-    return means
+    return np.where(ours + theirs > 0, means, agreed[:, 2:6])
 
 
 @dataclass(slots=True, eq=False)

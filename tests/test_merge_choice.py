@@ -19,13 +19,16 @@ from tests.merge_statements import judged, merged, parts, statements, table
 
 
 def said_of(rows: list[dict]) -> Counter:
-    """What statements of the measured kinds say. Boxes aside: an original that counts for nothing (a likelihood or a
-    score of 0) is averaged with a student's that counts for nothing either."""
+    """What statements of the measured kinds say, and where: to a hundredth of a pixel."""
     return Counter(
-        (row["kind"], row["granularity"], row["text"])
+        (row["kind"], row["granularity"], row["text"], rounded(row["box"]))
         for row in rows
         if row["mask"] is None and (row["kind"] != "region" or row["parent_id"] is None)
     )
+
+
+def rounded(box: list[float] | None) -> tuple[float, ...] | None:
+    return None if box is None else tuple(round(side, 2) for side in box)
 
 
 @given(statements(), statements(), st.data())
@@ -87,3 +90,11 @@ def test_defaults_stand_where_they_do_no_worse():
 def test_a_kind_that_truth_has_nothing_of_keeps_what_was_found():
     chosen, _ = best_by_key({"doubt_below_named": {"region/brief": 0.3}}, WRONG, SETTINGS, word_f1)
     assert chosen["doubt_below_named"]["region/brief"] == 0.3
+
+
+def test_where_no_side_counts_the_original_stays_in_its_place():
+    ours = table("noisy", [Annotation("region", "cup", "phrase", box=(0.0, 0.0, 4.0, 8.0))])
+    theirs = table("student", [Annotation("region", "cup", "phrase", box=(0.0, 0.0, 4.0, 5.0), score=0.9)])
+    located = Annotation("region", None, "located", ours["annotation_id"][0].as_py(), score=0.0)
+    made, _, _, _ = parts(merged(pa.concat_tables([ours, theirs, table("doubt", [located])]), **UNCHANGED))
+    assert said_of(made) == said_of(ours.to_pylist())
