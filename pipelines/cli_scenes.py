@@ -47,7 +47,11 @@ def scenes_train(
         typer.Option(help="For PyTorch's arithmetic; by default as many as there are cores.", min=1),
     ] = None,
 ) -> None:
-    """Train one of the scenes' toy models from nothing, and print its quality on unseen scenes."""
+    """Train one of the scenes' toy models from nothing, and print its quality on unseen scenes.
+
+    As long as the shipped one: the first two stages of florence2 take over three hours on two cores, and its last one
+    minutes on a GPU, but some ten hours on two cores. With --minutes that last one is left out.
+    """
     from data_engine.scenes.world import find_world
     from pipelines.scenes_training import train
 

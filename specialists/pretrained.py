@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_engine.errors import ModelLoadError, RecipeError
+from specialists.gpu_attention import without_plans
 
 
 def _reason(error: BaseException) -> str:
@@ -83,7 +84,8 @@ def device_and_dtype(device: str | None, dtype: str) -> tuple[Any, Any]:
 
     No device means the GPU where there is one. `auto` is float16 on a GPU, the type that the
     checkpoints are published in, and float32 on a CPU, where half precision is slower and, in some
-    operations, missing. Raises RecipeError for what torch does not know or the CPU cannot do.
+    operations, missing. On a GPU cuDNN's attention is left out from then on (`gpu_attention`). Raises RecipeError
+    for what torch does not know or the CPU cannot do.
     """
     import torch
 
@@ -93,6 +95,8 @@ def device_and_dtype(device: str | None, dtype: str) -> tuple[Any, Any]:
         raise RecipeError(f"{device!r} is no device", "write cpu, cuda or cuda:N") from error
     if place.type == "cuda" and not torch.cuda.is_available():
         raise ModelLoadError(f"the device {device!r} is not there", "leave `device` out to run on the CPU")
+    if place.type == "cuda":
+        without_plans()
     if dtype == "auto":
         return place, torch.float32 if place.type == "cpu" else torch.float16
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -51,8 +51,8 @@ nothing of photographs.
   AdamW, cosine, {facts["precision"]} arithmetic over float32 weights, exponential average. What helps so small a model learn to locate stands in
   `scratch.py` and `locating.py`: initialisation, smooth location embeddings, soft location targets, and a dense
   head that is thrown away.
-- **Hardware**: a machine of {facts["cpus"]} CPU cores, shared with other work; {sum(run["seconds"] for run in runs) / 60:.0f} minutes.
-- **Make it again**: `fde scenes train florence2 OUTPUT`.
+- **Hardware**: {_hardware(runs)}.
+- **Make it again**: `fde scenes train florence2 OUTPUT`, on any machine: a GPU is used where there is one.
 
 ## Quality on unseen scenes
 
@@ -81,6 +81,20 @@ def _runs(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """The facts of the run and of those that it went on from, the first one first."""
     earlier = facts.get("earlier")
     return [*(_runs(earlier) if earlier else []), facts]
+
+
+def _hardware(runs: list[dict[str, Any]]) -> str:
+    """Each machine that runs were made on, and for how long, in their order."""
+    minutes: dict[str, float] = {}
+    for run in runs:
+        gpu = run.get("gpu")
+        machine = (
+            f"one {gpu} and {run['cpus']} CPU cores, which drew"
+            if gpu
+            else f"a machine of {run['cpus']} CPU cores, shared with other work"
+        )
+        minutes[machine] = minutes.get(machine, 0.0) + run["seconds"] / 60
+    return "; then ".join(f"{machine}: {spent:.0f} minutes" for machine, spent in minutes.items())
 
 
 def _told(run: dict[str, Any], place: int) -> str:

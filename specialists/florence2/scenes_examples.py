@@ -145,9 +145,8 @@ class _Painter:
         """Of so many tasks, drawn by weight, one example each; of a task's several, shorter ones more often."""
         wanted = self.drawing.tasks
         for example in drawn_examples(annotations, size, TASK_WEIGHTS, rng):
-            prompt, answer = (
-                encoding.ids for encoding in self.tokenizer.encode_batch([example.prompt, example.answer])
-            )
+            # One by one: for a batch the library wakes threads, which where each core draws are in the way.
+            prompt, answer = (self.tokenizer.encode(text).ids for text in (example.prompt, example.answer))
             if max(len(prompt), len(answer)) <= LONGEST:
                 wanted -= 1
                 yield prompt, answer

@@ -2,7 +2,8 @@
 
 What comes out is a plain checkpoint of transformers' own classes, which `specialists.florence2.Florence2`
 loads like a released one. Each image is encoded once for all the prompts about it. Arithmetic is bfloat16
-over weights kept in float32: on CPUs with instructions for it a step takes less than half as long.
+over weights kept in float32: on CPUs with instructions for it a step takes less than half as long. Where there is
+a GPU it does the arithmetic.
 
 Training scenes come from seeds at and above `TRAINING_SEED`, so every seed below it is unseen.
 """
@@ -40,6 +41,7 @@ from specialists.florence2.training.answers import alike, token_losses, told
 from specialists.florence2.training.batch import Batch
 from specialists.florence2.training.learner import Learner
 from specialists.florence2.training.state import read_tensors, write_tensors
+from specialists.gpu_attention import without_plans
 from specialists.training_arithmetic import training_arithmetic
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ _AVERAGED = 0.999
 """Decay of the average of weights, which is what is saved."""
 _GROUPS = 3
 """Prompts of a batch are answered in so many groups of like length, so that little is padding."""
+_NORMAL = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of pixels, as `scratch.make_processor` has them."""
 _LOG_SECONDS, _SAVE_SECONDS = 30.0, 150.0
 _TOKENIZER_SCENES = 400
 _FORMAT = 2
@@ -90,8 +94,8 @@ def train(
     A step takes `scenes` scenes, drawn by `workers` processes beside the training (0: within it), and of
     each up to `tasks` tasks with one prompt. `processes` of them, each with as many `threads`, take every
     step together, with as many scenes each. `start` is the folder of an earlier training to go on from,
-    instead of random weights; `dimensions` may differ from its own in `side` and `window`. `words` is the size of the tokenizer without marks and
-    locations. `precision` is that of the arithmetic, bfloat16 or float32; what is saved is float16.
+    instead of random weights; `dimensions` may differ from its own in `side` and `window`. `words` is the size of the
+    tokenizer without marks and locations. One process uses the GPU where there is one; several are for the CPU. `precision` is that of the arithmetic, bfloat16 or float32; what is saved is float16.
     With `steps`, the result depends on the arguments alone (and the machine's arithmetic).
 
     A working file beside `output`, its name and `.training`, is renewed every few minutes: the same call
@@ -134,7 +138,7 @@ def train(
     span = (minutes * 60 if steps is None else None, steps, workers)
     with training_arithmetic(threads):
         with team(processes, _help, threads, settings, dimensions, working, span) as whole:
-            run = _Run(settings, dimensions, working, whole)
+            run = _Run(settings, dimensions, working, _placed(whole))
             run.fit(*span)
         facts = {
             "data": f"drawn scenes of the {world.name} world, seed {TRAINING_SEED + seed}",
@@ -142,6 +146,7 @@ def train(
             "generator": GENERATOR,
             **{key: settings[key] for key in _SETTINGS_KEPT},
             "cpus": os.cpu_count(),
+            **({"gpu": run.gpu} if run.gpu else {}),
             "steps": run.step,
             "seconds": round(run.seconds, 1),
             "parameters": sum(p.numel() for p in run.model.parameters()),
@@ -188,6 +193,24 @@ def _require_packages() -> None:
         raise MissingPackageError.of(error.name or "transformers", extra) from error
 
 
+def has_gpu() -> bool:
+    _require_packages()
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _placed(whole: Team) -> Team:
+    """A team of one calculates on the GPU where there is one: so small a model has no use for a second."""
+    import torch
+
+    if whole.size > 1 or not has_gpu():
+        return whole
+    torch.set_float32_matmul_precision("high")
+    without_plans()
+    return Team(device="cuda")
+
+
 def _write_facts(output: Path, facts: dict[str, Any]) -> None:
     (output / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
@@ -230,13 +253,17 @@ class _Run:
         self.model: Any = make_model(self.tokenizer, dimensions, settings["seed"])
         if start is not None and saved is None:
             load_start(self.model, start, dimensions)
-        # Matrix products and a softmax are faster here than the fused attention, backwards above all.
-        self.model.set_attn_implementation("eager")
+        self.device = torch.device(whole.device)
+        on_gpu = self.device.type == "cuda"
+        self.gpu = torch.cuda.get_device_name(self.device) if on_gpu else None
+        # On a CPU matrix products and a softmax are faster than the fused attention, backwards above all.
+        self.model.to(self.device).set_attn_implementation("sdpa" if on_gpu else "eager")
         torch.manual_seed(settings["seed"])
         self.head: DenseHead = DenseHead(dimensions.width, len(self.words))
+        self.head.layer.to(self.device)
         self.first: int = self.tokenizer.convert_tokens_to_ids("<loc_0>")
         self.locations = range(self.first, self.first + BINS)
-        self.soft: SoftLocations = SoftLocations(self.first)
+        self.soft: SoftLocations = SoftLocations(self.first, device=self.device)
         named = [
             *self.model.named_parameters(),
             *(("head." + n, p) for n, p in self.head.layer.named_parameters()),
@@ -305,8 +332,8 @@ class _Run:
         import torch
 
         dtype = self.learner.used[0].dtype
-        pixels = torch.from_numpy(batch.pixels).float() / 255
-        mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        pixels = torch.from_numpy(batch.pixels).to(self.device).float() / 255
+        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in _NORMAL)
         features = self.model.get_image_features(((pixels - mean) / std).to(dtype)).pooler_output
         table = self.model.get_input_embeddings().weight
         locations = table[self.locations.start : self.locations.stop]
@@ -318,7 +345,7 @@ class _Run:
         for members in alike(batch.answers, batch.prompts, _GROUPS):
             hidden, targets = told(
                 self.model,
-                features[torch.tensor([batch.images[i] for i in members])],
+                features[torch.tensor([batch.images[i] for i in members], device=self.device)],
                 [batch.prompts[i] for i in members],
                 [batch.answers[i] for i in members],
             )

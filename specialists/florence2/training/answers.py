@@ -31,12 +31,11 @@ def padded(rows: Ids, fill: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(rows, longest) ids, and 1 where there is one."""
     import torch
 
-    ids = torch.full((len(rows), max(map(len, rows))), fill)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-        mask[i, : len(row)] = 1
-    return ids, mask
+    lengths = np.array([len(row) for row in rows])
+    there = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(there.shape, fill, dtype=np.int64)
+    ids[there] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
+    return torch.from_numpy(ids), torch.from_numpy(there.astype(np.int64))
 
 
 def told(model: Any, seen: torch.Tensor, prompts: Ids, answers: Ids) -> tuple[torch.Tensor, torch.Tensor]:
