@@ -17,6 +17,7 @@ from data_engine.errors import DatasetError
 from specialists.merge_calibration import Calibration, Measured
 from specialists.merge_examples import Examples, link_examples
 from specialists.merge_hanging import Hanging, hanging_examples
+from specialists.merge_matching import mean_box
 from specialists.merge_rows import pages
 from specialists.merge_settings import (
     ADD_ABOVE,
@@ -33,7 +34,7 @@ from specialists.merge_settings import (
 from specialists.merge_sweep import first_claims, sweep
 from specialists.merge_taught import taught_thresholds
 from specialists.merge_texts import merge_texts
-from specialists.merge_thresholds import text_thresholds, thresholds_of
+from specialists.merge_thresholds import _means, text_thresholds, thresholds_of
 from specialists.merge_truth import best_truths, same_words, word_f1
 from tests.merge_statements import table
 
@@ -65,6 +66,17 @@ def test_the_sweep_finds_the_best_of_all_thresholds(examples, fixed, truths, def
 def test_of_several_statements_about_one_truth_the_surest_is_right():
     claims = first_claims(np.array([0.2, 0.9, 0.5, 0.7]), np.array([3, 3, -1, 1]))
     assert claims.tolist() == [0, 1, 0, 1]
+
+
+corners = st.tuples(*[st.integers(0, 9).map(float)] * 4)
+counts = st.sampled_from([0.0, 0.2, 1.0])
+
+
+@given(st.lists(st.tuples(counts, corners, counts, corners), min_size=1, max_size=5), counts)
+def test_weights_are_chosen_by_the_boxes_that_a_merge_makes(pairs, weight):
+    agreed = np.array([(0.5, ours, *a, theirs, *b, 0, 0, 0, 0) for ours, a, theirs, b in pairs])
+    made = [mean_box(np.array([a, b]), [ours, weight * theirs]) for ours, a, theirs, b in pairs]
+    assert np.allclose(_means(agreed, weight), made)
 
 
 def test_with_few_examples_thresholds_are_the_defaults():

@@ -95,7 +95,8 @@ def train(
     each up to `tasks` tasks with one prompt. `processes` of them, each with as many `threads`, take every
     step together, with as many scenes each. `start` is the folder of an earlier training to go on from,
     instead of random weights; `dimensions` may differ from its own in `side` and `window`. `words` is the size of the
-    tokenizer without marks and locations. One process uses the GPU where there is one; several are for the CPU. `precision` is that of the arithmetic, bfloat16 or float32; what is saved is float16.
+    tokenizer without marks and locations. `precision` is that of the arithmetic, bfloat16 or float32; what is saved is
+    float16. One process uses the GPU where there is one; several are for the CPU.
     With `steps`, the result depends on the arguments alone (and the machine's arithmetic).
 
     A working file beside `output`, its name and `.training`, is renewed every few minutes: the same call
@@ -194,6 +195,7 @@ def _require_packages() -> None:
 
 
 def has_gpu() -> bool:
+    """Whether a training of one process would use a GPU. Raises MissingPackageError."""
     _require_packages()
     import torch
 
