@@ -46,6 +46,9 @@ def scenes_train(
         int | None,
         typer.Option(help="For PyTorch's arithmetic; by default as many as there are cores.", min=1),
     ] = None,
+    evaluate_on: Annotated[
+        int, typer.Option(help="Unseen scenes of each world to measure it on.", min=2)
+    ] = 200,
 ) -> None:
     """Train one of the scenes' toy models from nothing, and print its quality on unseen scenes.
 
@@ -55,7 +58,7 @@ def scenes_train(
     from data_engine.scenes.world import find_world
     from pipelines.scenes_training import train
 
-    for line in train(model, output, minutes, seed, find_world(world), threads):
+    for line in train(model, output, minutes, seed, find_world(world), threads, evaluate_on):
         say(line)
 
 

@@ -23,9 +23,16 @@ SHIPPED: Mapping[str, Mapping[str, int]] = MappingProxyType(
 
 
 def train(
-    model: str, output: Path, minutes: float | None, seed: int, world: World, threads: int | None
+    model: str,
+    output: Path,
+    minutes: float | None,
+    seed: int,
+    world: World,
+    threads: int | None,
+    evaluate_on: int,
 ) -> Iterator[str]:
-    """Train for so many minutes, or as the shipped one was, and yield lines on what came out.
+    """Train for so many minutes, or as the shipped one was, and yield lines on what came out: `evaluate_on` unseen
+    scenes of each world tell how good it is.
 
     Raises RecipeError for a model that is none of `SHIPPED`.
     """
@@ -35,7 +42,7 @@ def train(
             f"choose from {', '.join(SHIPPED)}",
         )
     args: dict[str, Any] = dict(SHIPPED[model]) if minutes is None else {"minutes": minutes}
-    args |= {"seed": seed, "world": world, "threads": threads}
+    args |= {"seed": seed, "world": world, "threads": threads, "evaluate_on": evaluate_on}
     quality: Any
     if model in ("detector", "segmenter"):
         from specialists.detector_training import train as train_yolo

@@ -61,7 +61,8 @@ def test_a_wrong_word_is_one_line_and_a_hint(tmp_path: Path, arguments: list[str
 def test_one_command_trains_each_toy_model_and_says_how_good_it_is(
     tmp_path: Path, model: str, output: str
 ) -> None:
-    said = fde("scenes", "train", model, tmp_path / output, "--minutes", "0.1", "--threads", "2")
+    few = ("--minutes", "0.1", "--threads", "2", "--evaluate-on", "8")
+    said = fde("scenes", "train", model, tmp_path / output, *few)
     assert str(tmp_path / output) in said
     assert re.search(r"Quality\(.*=\d", said)
     cards = [*tmp_path.rglob("*.md")]
