@@ -53,7 +53,7 @@ def scenes_train(
     """Train one of the scenes' toy models from nothing, and print its quality on unseen scenes.
 
     As long as the shipped one: the first two stages of florence2 take over three hours on two cores, and its last one
-    minutes on a GPU, but some ten hours on two cores. With --minutes that last one is left out.
+    minutes on a GPU, but some eleven hours on two cores. With --minutes that last one is left out.
     """
     from data_engine.scenes.world import find_world
     from pipelines.scenes_training import train
