@@ -110,12 +110,14 @@ class ChatServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def wait_for(self, at_once: int) -> None:
-        """Until so many requests are being served."""
+        """Until so many requests have waited for their answers at one time."""
         with self.changed:
             self.changed.wait_for(lambda: self.most_at_once >= at_once, timeout=20)
 
 
 class _Handler(BaseHTTPRequestHandler):
+    _waits = False
+
     def do_POST(self) -> None:
         chat: ChatServer = self.server.chat  # type: ignore[attr-defined]
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -123,6 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         with chat.changed:
             chat.asked.append(asked)
             move = chat.script.pop(0) if chat.script else chat.rule(asked)
+            self._waits = True
             chat.at_once += 1
             chat.most_at_once = max(chat.most_at_once, chat.at_once)
             chat.changed.notify_all()
@@ -132,8 +135,19 @@ class _Handler(BaseHTTPRequestHandler):
             pass  # the client has gone: some tests want that
         finally:
             self.close_connection = True
-            with chat.changed:
-                chat.at_once -= 1
+            self._answers()
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        # Before a byte is out: whoever has the answer may ask again before this thread runs on.
+        self._answers()
+        super().send_response(code, message)
+
+    def _answers(self) -> None:
+        """The client waits no longer: the request does not count as one of those at once."""
+        chat: ChatServer = self.server.chat  # type: ignore[attr-defined]
+        with chat.changed:
+            chat.at_once -= self._waits
+            self._waits = False
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
