@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_engine.errors import ModelLoadError, RecipeError
-from specialists.gpu_attention import without_plans
+from specialists.gpu_arithmetic import without_plans
 
 
 def _reason(error: BaseException) -> str:
@@ -84,7 +84,7 @@ def device_and_dtype(device: str | None, dtype: str) -> tuple[Any, Any]:
 
     No device means the GPU where there is one. `auto` is float16 on a GPU, the type that the
     checkpoints are published in, and float32 on a CPU, where half precision is slower and, in some
-    operations, missing. On a GPU cuDNN's attention is left out from then on (`gpu_attention`). Raises RecipeError
+    operations, missing. On a GPU cuDNN's attention is left out from then on (`gpu_arithmetic`). Raises RecipeError
     for what torch does not know or the CPU cannot do.
     """
     import torch

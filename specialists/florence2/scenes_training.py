@@ -41,7 +41,7 @@ from specialists.florence2.training.answers import alike, token_losses, told
 from specialists.florence2.training.batch import Batch
 from specialists.florence2.training.learner import Learner
 from specialists.florence2.training.state import read_tensors, write_tensors
-from specialists.gpu_attention import without_plans
+from specialists.gpu_arithmetic import for_training
 from specialists.training_arithmetic import training_arithmetic
 
 if TYPE_CHECKING:
@@ -204,12 +204,9 @@ def has_gpu() -> bool:
 
 def _placed(whole: Team) -> Team:
     """A team of one calculates on the GPU where there is one: so small a model has no use for a second."""
-    import torch
-
     if whole.size > 1 or not has_gpu():
         return whole
-    torch.set_float32_matmul_precision("high")
-    without_plans()
+    for_training()
     return Team(device="cuda")
 
 

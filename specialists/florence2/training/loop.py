@@ -26,7 +26,7 @@ from specialists.florence2.training.prefetch import prefetched
 from specialists.florence2.training.reader import Reader, Reading, Step, Wanted, reader
 from specialists.florence2.training.state import Working, read_tensors, write_tensors
 from specialists.florence2.training.timetable import Timetable
-from specialists.gpu_attention import without_plans
+from specialists.gpu_arithmetic import for_training
 
 if TYPE_CHECKING:
     import torch
@@ -92,8 +92,7 @@ class Loop:
         self.plan = read_plan(job.working.plan)
         self.device = torch.device(whole.device)
         if self.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
-            without_plans()
+            for_training()
         self.network = make_network(settings, self.plan, job.start)
         model = self.network.model
         # On a CPU matrix products and a softmax are faster than the fused attention, backwards above all.
