@@ -12,25 +12,30 @@ import hashlib
 import importlib
 import pkgutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
+from data_engine.argument_types import misfit
 from data_engine.errors import FdeError, MissingPackageError, ModelLoadError, RecipeError, SpecialistError
 from data_engine.fetched import fetched
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Names of the arguments a class takes; `open` when it also takes any other (`**kwargs`)."""
+    """Names of the arguments a class takes; `open` when it also takes any other (`**kwargs`).
+
+    `annotations` are of those that have one, as they are written.
+    """
 
     required: tuple[str, ...]
     optional: tuple[str, ...]
     open: bool = False
+    annotations: Mapping[str, ast.expr] = field(default_factory=dict, compare=False)
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
@@ -119,7 +124,8 @@ def _definition(module: str, name: str, depth: int = 4) -> ast.ClassDef | ast.Fu
         ):
             return None
     raise RecipeError(
-        f"{module} has no {name!r}{did_you_mean(name, names)}", "correct the recipe's `use` line"
+        f"{module} has no {name!r}{did_you_mean(name, [one for one in names if not one.startswith('_')])}",
+        "correct the recipe's `use` line",
     )
 
 
@@ -131,7 +137,10 @@ def _arguments(function: ast.FunctionDef, skip: int) -> Signature:
     optional = positional[len(positional) - defaults :]
     for arg, default in zip(a.kwonlyargs, a.kw_defaults, strict=True):
         (required if default is None else optional).append(arg.arg)
-    return Signature(tuple(required), tuple(optional), a.kwarg is not None)
+    annotated = {
+        arg.arg: arg.annotation for arg in (*a.posonlyargs, *a.args, *a.kwonlyargs) if arg.annotation
+    }
+    return Signature(tuple(required), tuple(optional), a.kwarg is not None, annotated)
 
 
 def _is_dataclass(node: ast.ClassDef) -> bool:
@@ -161,27 +170,35 @@ def signature(use: str) -> Signature | None:
             return None
         required = tuple(s.target.id for s in fields if s.value is None)  # type: ignore[union-attr]
         optional = tuple(s.target.id for s in fields if s.value is not None)  # type: ignore[union-attr]
-        return Signature(required, optional)
+        annotated = {s.target.id: s.annotation for s in fields}  # type: ignore[union-attr]
+        return Signature(required, optional, annotations=annotated)
     return None if node.bases else Signature((), ())
 
 
-def check_arguments(use: str, args: Sequence[str], where: str) -> None:
-    """Raises RecipeError for an argument that the class does not take, or a missing one."""
+def check_arguments(use: str, args: Mapping[str, Any], where: str, filled: Sequence[str] = ()) -> None:
+    """Raises RecipeError for an argument that the class does not take, a missing one, or one of another type.
+
+    `filled` are those that are given later.
+    """
     takes = signature(use)
     if takes is None:
         return
     known = (*takes.required, *takes.optional)
-    for name in args:
+    for name in [*args, *filled]:
         if name not in known and not takes.open:
             raise RecipeError(
                 f"{where}: {use} takes no argument {name!r}{did_you_mean(name, known)}",
                 "correct the recipe's `args`",
             )
-    missing = [name for name in takes.required if name not in args]
+    missing = [name for name in takes.required if name not in args and name not in filled]
     if missing:
         raise RecipeError(
             f"{where}: {use} needs the argument {missing[0]!r}", "add it under the recipe's `args`"
         )
+    for name, value in args.items():
+        wrong = misfit(name, value, takes.annotations[name]) if name in takes.annotations else None
+        if wrong is not None:
+            raise RecipeError(f"{where}: {wrong.problem}", wrong.hint)
 
 
 def code_version(use: str) -> str:

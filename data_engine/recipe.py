@@ -73,14 +73,14 @@ class Recipe(Part):
                         f"{did_you_mean(need, list(self.specialists))}",
                         "correct `needs`",
                     )
-            check_arguments(part.use, list(part.args), f"specialists.{name}")
+            check_arguments(part.use, part.args, f"specialists.{name}")
         for name, rule in self.filters.items():
             if not NAME.fullmatch(name) or name == "parent":
                 raise RecipeError(
                     f"{name!r} cannot be a filter's name",
                     "use letters, digits, '-', '_' and '.'; 'parent' is taken",
                 )
-            check_arguments(rule.use, list(rule.args), f"filters.{name}")
+            check_arguments(rule.use, rule.args, f"filters.{name}")
         if self.refine is not None:
             self.refine.check(list(self.specialists), RESERVED)
         self.ordered()

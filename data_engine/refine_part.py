@@ -83,14 +83,14 @@ class RefinePart(Part):
             part = getattr(self, place)
             if part is not None:
                 filled = [name for name in FILLED[place] if takes(part.use, name)]
-                check_arguments(part.use, [*part.args, *filled], f"refine.{place}")
+                check_arguments(part.use, part.args, f"refine.{place}", filled)
         if self.calibrate is not None:
             asked = {"mended": self.mend, "pointed": self.point}
             sides = [name for name, part in asked.items() if part is not None]
-            given = [*self.calibrate.args, *FILLED["calibrate"], *sides]
-            check_arguments(self.calibrate.use, given, "refine.calibrate")
+            filled = [*FILLED["calibrate"], *sides]
+            check_arguments(self.calibrate.use, self.calibrate.args, "refine.calibrate", filled)
         for name, rule in self.filters.items():
-            check_arguments(rule.use, list(rule.args), f"refine.filters.{name}")
+            check_arguments(rule.use, rule.args, f"refine.filters.{name}")
 
     def mapped(self, change: Any) -> RefinePart:
         """The same with the `args` of every part as `change` gives them."""
