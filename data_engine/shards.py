@@ -30,14 +30,17 @@ def write_shard(
     schema: pa.Schema,
     provenance: Mapping[str, Any],
 ) -> Stamp:
-    """Write one shard. `provenance` (any JSON) is kept in the Parquet key-value metadata under `fde`."""
+    """Write one shard. `provenance` (any JSON) is kept in the Parquet key-value metadata under `fde`.
+
+    Its pages carry checksums: without them most bits that turn over in a page read as another value.
+    """
     described = {"format": FORMAT_VERSION, **provenance}
     tagged = schema.with_metadata({_KEY: json.dumps(described, sort_keys=True).encode()})
     if isinstance(batches, pa.Table):
         batches = batches.to_batches(max_chunksize=65_536)
 
     def fill(stream: IO[bytes]) -> None:
-        with pq.ParquetWriter(stream, tagged, compression="zstd") as writer:
+        with pq.ParquetWriter(stream, tagged, compression="zstd", write_page_checksum=True) as writer:
             for batch in batches:
                 writer.write_batch(batch)
 
@@ -73,8 +76,8 @@ def read_provenances(store: Store, names: Sequence[str], threads: int = 16) -> l
 
 def read_table(store: Store, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     hint = "delete that file and run the stage again: only it is made anew"
-    with _damage_told(store, name, hint), store.open(name) as file:
-        shard = pq.ParquetFile(file)
+    with damage_told(store, name, hint), store.open(name) as file:
+        shard = pq.ParquetFile(file, page_checksum_verification=True)
         absent = [column for column in columns or () if column not in shard.schema_arrow.names]
         if absent:
             raise DatasetError(
@@ -87,10 +90,16 @@ def read_table(store: Store, name: str, columns: Sequence[str] | None = None) ->
 def iter_batches(
     store: Store, name: str, rows: int, columns: Sequence[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """A shard in pieces of at most `rows`, so that embedded images never all lie in memory."""
+    """A shard in pieces of at most `rows`, so that embedded images never all lie in memory.
+
+    Read with embedded images its pages are not held against their checksums: each image has a digest of its own,
+    its `image_id`, and one that is damaged shall not cost the others of its page.
+    """
     hint = "restore it from the source, or ingest again"
-    with _damage_told(store, name, hint), _present(store, name, hint) as file:
-        yield from pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=rows, columns=columns)
+    sums = columns is not None and "bytes" not in columns
+    with damage_told(store, name, hint), _present(store, name, hint) as file:
+        shard = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=sums)
+        yield from shard.iter_batches(batch_size=rows, columns=columns)
 
 
 def _present(store: Store, name: str, hint: str) -> pa.NativeFile:
@@ -104,7 +113,8 @@ def _present(store: Store, name: str, hint: str) -> pa.NativeFile:
 
 
 @contextmanager
-def _damage_told(store: Store, name: str, hint: str) -> Iterator[None]:
+def damage_told(store: Store, name: str, hint: str) -> Iterator[None]:
+    """Raises DamagedError where a shard that is read here turns out to be damaged."""
     try:
         yield
     except (pa.ArrowInvalid, OSError) as error:

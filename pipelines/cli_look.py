@@ -93,6 +93,12 @@ def qa(
     recipe: Annotated[
         str | None, typer.Option("--recipe", "-r", help="Shards that this recipe would make anew are stale.")
     ] = None,
+    checksums: Annotated[
+        bool,
+        typer.Option(
+            "--checksums", help="Read every file to its end, and hold its pages against their checksums."
+        ),
+    ] = False,
     memory: Annotated[str | None, typer.Option(help="The most memory DuckDB takes, e.g. 4GB.")] = None,
     format_: Annotated[str, typer.Option("--format", "-f", help="text, or json: all of it.")] = "text",
 ) -> None:
@@ -129,6 +135,7 @@ def qa(
         truth=truth,
         recipe=None if recipe is None else chosen_recipe(recipe),
         memory_limit=memory,
+        checksums=checksums,
     )
     if format_ == "json":
         say(as_json(found))

@@ -20,6 +20,7 @@ from data_engine.qa.queries import Query, built_in, of_folder
 from data_engine.qa.reports import run_report
 from data_engine.qa.scope import Scope
 from data_engine.qa.session import Session, open_session
+from data_engine.qa.survey import Depth
 from data_engine.recipe import Recipe
 from pipelines.qa_truth import TruthFigure, truth_figures
 
@@ -62,10 +63,11 @@ def qa(
     truth: str | None = None,
     recipe: Recipe | None = None,
     memory_limit: str | None = None,
+    checksums: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Findings:
     """Run all checks and reports, the built-in ones and those of `folders`; `recipe` is what the data set should
-    be of. Raises QueryError for folders without SQL, DatasetError for a truth that is not there.
+    be of; with `checksums` every file is read to its end first. Raises QueryError for folders without SQL, DatasetError for a truth that is not there.
 
     Where a file turns out to be damaged behind its footer, all files are read, and it starts again without those.
     """
@@ -75,8 +77,8 @@ def qa(
         checks, reports = checks | own["checks"], reports | own["reports"]
     wanted = None if recipe is None else specialist_fingerprints(recipe, dataset)
 
-    def look(whole: bool) -> Findings:
-        with _opened(dataset, scope, say, memory_limit=memory_limit, wanted=wanted, whole=whole) as session:
+    def look(depth: Depth) -> Findings:
+        with _opened(dataset, scope, say, memory_limit=memory_limit, wanted=wanted, depth=depth) as session:
             say(f"{len(checks)} checks")
             checked = run_checks(session, checks.values())
             found = Findings(dataset.url, str(scope), checked, _reports(session, reports, say))
@@ -84,24 +86,24 @@ def qa(
                 say(f"against {truth}")
                 found.truth = list(truth_figures(session, truth))
         if against is not None:
-            with _opened(*against, say, memory_limit=memory_limit, whole=whole) as other:
+            with _opened(*against, say, memory_limit=memory_limit, depth=depth) as other:
                 found.against = f"{against[0].url} ({against[1]})"
                 found.compared = _compared(found.reports, _reports(other, reports, say))
         return found
 
     try:
-        return look(whole=False)
+        return look("all" if checksums else "footers")
     except DamagedError as error:
         say(f"{error.message}; again, without what cannot be read")
-        return look(whole=True)
+        return look("rows")
 
 
 @contextmanager
 def _opened(
-    dataset: Dataset, scope: Scope, say: Callable[[str], None], *, whole: bool, **settings: Any
+    dataset: Dataset, scope: Scope, say: Callable[[str], None], *, depth: Depth, **settings: Any
 ) -> Iterator[Session]:
-    say(f"{'reading' if whole else 'surveying'} {dataset.url}")
-    session = open_session(dataset, scope, whole=whole, **settings)
+    say(f"{'surveying' if depth == 'footers' else 'reading'} {dataset.url}")
+    session = open_session(dataset, scope, depth=depth, **settings)
     try:
         yield session
     finally:
@@ -117,7 +119,7 @@ def _reports(
         try:
             found[name] = report, run_report(session.connection, report)
         except (QueryError, DamagedError) as error:
-            if isinstance(error, DamagedError) and not session.whole:
+            if isinstance(error, DamagedError) and session.depth == "footers":
                 raise
             found[name] = report, error.message
     return found

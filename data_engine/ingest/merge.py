@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,14 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from data_engine.errors import ImageError, SourceError
+from data_engine.errors import DamagedError, ImageError, SourceError
 from data_engine.image import image_id_of
 from data_engine.image_bytes import ByteReader
 from data_engine.ingest.item import Item, SourceFormat
 from data_engine.ingest.scratch import scratch
 from data_engine.ingest.stage import FOLDER, LABEL_SOURCES, STAGED, staged_name, unit_and_item
 from data_engine.schema import ANNOTATIONS, FAILURES, IMAGES
-from data_engine.shards import read_provenance, shard_name, write_shard
+from data_engine.shards import damage_told, read_provenance, shard_name, write_shard
 from data_engine.storage import Store
 
 VERSION = 1
@@ -38,6 +39,7 @@ VERSION = 1
 _BATCH_ROWS = 64
 _BATCH_BYTES = 64 << 20
 _STREAM_ROWS = 16_384
+_AGAIN = "run the same command again: what is damaged is looked at anew"
 _IMAGE_COLUMNS = ("image_id", "key", "uri", "offset", "length", "width", "height", "format", "metadata")
 
 
@@ -70,11 +72,15 @@ def merge(plan: Plan, pool: Executor, reader: ByteReader) -> Merged:
     """Write the shards and their labels, and the failures; remove those of an earlier, other ingest."""
     store = plan.store
     folder = Path(store.path(".tmp")) if store.local else None
-    with scratch(folder, plan.workers) as db:
+    with scratch(folder, plan.workers) as db, _damage_told():
         staged = pyarrow.dataset.dataset(
             [store.path(staged_name(unit)) for unit in range(plan.units)],
             schema=STAGED,
-            format="parquet",
+            format=pyarrow.dataset.ParquetFileFormat(
+                default_fragment_scan_options=pyarrow.dataset.ParquetFragmentScanOptions(
+                    page_checksum_verification=True
+                )
+            ),
             filesystem=store.filesystem,
         )
         merged = Merged()
@@ -124,6 +130,17 @@ def merge(plan: Plan, pool: Executor, reader: ByteReader) -> Merged:
     return merged
 
 
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """DuckDB has no error of its own for a stream that breaks off."""
+    try:
+        yield
+    except duckdb.InvalidInputException as error:
+        raise DamagedError(
+            f"what was staged for this ingest is damaged: {' '.join(str(error).split())[:300]}", _AGAIN
+        ) from error
+
+
 def _counts(db: duckdb.DuckDBPyConnection, staged: Any, column: str) -> dict[str, int]:
     db.register("counted", staged)
     query = f"SELECT {column} AS c, count(*) FROM counted WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1"  # noqa: S608
@@ -168,10 +185,13 @@ def _first_appearances(
     """
     again = _Sorted(_query(db, staged, "SELECT place FROM again ORDER BY place"), "place")
     for unit in range(plan.units):
-        with plan.store.open(staged_name(unit)) as stream:
-            file = pq.ParquetFile(stream)
+        name = staged_name(unit)
+        with plan.store.open(name) as stream:
+            with damage_told(plan.store, name, _AGAIN):
+                file = pq.ParquetFile(stream, page_checksum_verification=True)
             for group in range(file.num_row_groups):
-                rows = file.read_row_group(group, columns=["place", "seq", struct])
+                with damage_told(plan.store, name, _AGAIN):
+                    rows = file.read_row_group(group, columns=["place", "seq", struct])
                 rows = rows.filter(pc.is_valid(rows[struct]))
                 if not len(rows):
                     continue

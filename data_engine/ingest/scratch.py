@@ -13,6 +13,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from data_engine.errors import StorageError
+
 MEMORY = "2GB"
 """What DuckDB may keep in memory before it spills to disk."""
 
@@ -22,7 +24,10 @@ _THREADS = 8
 
 @contextlib.contextmanager
 def scratch(folder: Path | None = None, threads: int = 2) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database that is gone afterwards. It spills into `folder`, else into the system's own."""
+    """A database that is gone afterwards. It spills into `folder`, else into the system's own.
+
+    Raises StorageError where it cannot.
+    """
     if folder is None:
         place = Path(tempfile.mkdtemp(prefix="fde-"))
     else:
@@ -36,6 +41,11 @@ def scratch(folder: Path | None = None, threads: int = 2) -> Iterator[duckdb.Duc
         }
         with duckdb.connect(":memory:", config=settings) as connection:
             yield connection
+    except duckdb.OperationalError as error:  # its disk or its memory, and no mistake in a query
+        raise StorageError(
+            f"cannot sort in {place}: {' '.join(str(error).split())[:300]}",
+            "check that its disk has space, then run the same command again: what is done is kept",
+        ) from error
     except RuntimeError as error:
         if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C, where it hears of it
             raise KeyboardInterrupt from error

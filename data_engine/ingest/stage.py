@@ -17,18 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from data_engine.annotation import Annotation, AnnotationRows
-from data_engine.errors import ImageError, SourceError
+from data_engine.errors import DatasetError, ImageError, SourceError
 from data_engine.fingerprint import digest
 from data_engine.image import ImageInfo, inspect
 from data_engine.image_bytes import MAX_BYTES, ByteReader
 from data_engine.ingest.item import Item, Unit
 from data_engine.schema import ANNOTATIONS, FAILURES, IMAGES
-from data_engine.shards import read_provenance, write_shard
-from data_engine.storage import Store, storage_errors
+from data_engine.shards import iter_batches, read_provenance, write_shard
+from data_engine.storage import Store
 
 FOLDER = ".ingest"
 
@@ -103,12 +101,15 @@ def staged_counts(store: Store, name: str, fingerprint: str) -> tuple[int, int] 
     """Images and failures of a staged unit; None where the file is another's, or damaged."""
     if (read_provenance(store, name) or {}).get("fingerprint") != fingerprint:
         return None
+    images = failures = 0
     try:
-        with store.open(name) as file, storage_errors(name):
-            table = pq.ParquetFile(file).read(columns=["image.length", "failure.reason"])
-    except pa.ArrowInvalid:
+        # All of it, not the two columns alone: what is damaged is staged again now, and fails no merge later.
+        for rows in iter_batches(store, name, 65_536, STAGED.names):
+            images += len(rows) - rows["image"].null_count
+            failures += len(rows) - rows["failure"].null_count
+    except DatasetError:
         return None
-    return int(pc.count(table["image"]).as_py()), int(pc.count(table["failure"]).as_py())
+    return images, failures
 
 
 @dataclass(slots=True)

@@ -66,6 +66,6 @@ def _run(session: Session, result: CheckResult) -> None:
                 result._parts.append(batch.slice(0, missing))
             result.rows += batch.num_rows
     except (QueryError, DamagedError) as error:
-        if isinstance(error, DamagedError) and not session.whole:
+        if isinstance(error, DamagedError) and session.depth == "footers":
             raise
         result.error = error.message

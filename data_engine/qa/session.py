@@ -14,7 +14,7 @@ from data_engine.dataset import Dataset
 from data_engine.errors import StorageError
 from data_engine.qa.scope import Scope, find_scope
 from data_engine.qa.stored import surveyed_views
-from data_engine.qa.survey import Survey, survey
+from data_engine.qa.survey import Depth, Survey, survey
 from data_engine.query import connect, run
 from data_engine.query_thread import attended
 from data_engine.storage import resolve
@@ -42,14 +42,14 @@ class Session:
     - `judged`: `round` and `source` of what has verdicts
     - `image_files`: `uri` and `there` of some of the files that hold the images
 
-    `whole` says that the survey read every file: what cannot be read then is no file's damage that it could leave out.
+    `depth` is the survey's: where it read every row, what cannot be read is no file's damage that it could leave out.
     """
 
     dataset: Dataset
     scope: Scope
     survey: Survey
     connection: duckdb.DuckDBPyConnection
-    whole: bool = False
+    depth: Depth = "footers"
 
     def close(self) -> None:
         self.connection.close()
@@ -75,19 +75,19 @@ def open_session(
     *,
     memory_limit: str | None = None,
     wanted: Mapping[str, str] | None = None,
-    whole: bool = False,
+    depth: Depth = "footers",
 ) -> Session:
-    """Survey a data set and open it. `scope` is by default what the last round kept; `wanted` and `whole` as in
+    """Survey a data set and open it. `scope` is by default what the last round kept; `wanted` and `depth` as in
     `survey`. Raises DamagedError where a file cannot be read that the survey took to be sound."""
     scope = scope or find_scope(dataset)
-    surveyed = survey(dataset, wanted, whole=whole)
+    surveyed = survey(dataset, wanted, depth=depth)
     connection = connect(dataset, memory_limit, scope=scope, survey=surveyed)
     connection.register("dataset", pa.Table.from_pylist([asdict(dataset.info)]))
     judged = "CREATE TABLE judged AS SELECT DISTINCT round, source FROM verdicts"
     attended(connection, partial(connection.execute, judged))
     uris = run(connection, _SOME_URIS).read_all()["uri"].to_pylist()
     connection.register("image_files", _there(uris))
-    return Session(dataset, scope, surveyed, connection, whole)
+    return Session(dataset, scope, surveyed, connection, depth)
 
 
 def _groups(surveyed: Survey) -> Iterator[set[str]]:

@@ -2,7 +2,8 @@
 
 A query over shards stops at the first that is damaged or lacks a column. So the files are looked at first:
 what cannot be read is left out of the views (and is a row of `shards` that a check selects), and what lacks
-a column is read without it. Damage behind a sound footer shows only where all of a file is read.
+a column is read without it. Damage behind a sound footer shows only where all of a file is read, and its
+pages are held against their checksums (`data_engine.shards.write_shard`): DuckDB, which answers queries, passes those over.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,7 +39,10 @@ SCHEMAS = {
 _PROVENANCE = b"fde"
 """The key of `data_engine.shards.write_shard` in a Parquet footer."""
 
-_ROWS_READ = 65_536
+_ROWS_READ, _PICTURES_READ = 65_536, 64
+
+Depth = Literal["footers", "rows", "all"]
+"""How much of each file is read: its footer, its rows without embedded pictures, or all of it."""
 
 SHARDS = pa.schema(
     [
@@ -103,16 +107,16 @@ class Survey:
 
 
 def survey(
-    dataset: Dataset, wanted: Mapping[str, str] | None = None, threads: int = 16, whole: bool = False
+    dataset: Dataset, wanted: Mapping[str, str] | None = None, threads: int = 16, depth: Depth = "footers"
 ) -> Survey:
-    """Look at the footer of every file; `whole` reads all of it but embedded pictures.
+    """Look at every file, as deep as asked.
 
     `wanted` are fingerprints by specialist, of a recipe that the data set should be of: shards of another are stale.
     Without, those are stale that differ from most of their source, and verdicts on other annotations than there are.
     """
     places = list(_places(dataset))
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(partial(_read, dataset, whole=whole), places, chunksize=64))
+        found = list(pool.map(partial(_read, dataset, depth), places, chunksize=64))
     return Survey(tuple(_with_stale(found, wanted or {})))
 
 
@@ -137,22 +141,26 @@ def _places(dataset: Dataset) -> Iterator[Shard]:
                 yield place if shard in there else replace(place, state="missing")
 
 
-def _read(dataset: Dataset, place: Shard, whole: bool) -> Shard:
+def _read(dataset: Dataset, depth: Depth, place: Shard) -> Shard:
     if not place.usable:
         return place
     store = dataset.store
     try:
         with storage_errors(place.file), store.filesystem.open_input_file(store.path(place.file)) as file:
-            parquet = pq.ParquetFile(file, pre_buffer=False)
+            parquet = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
             footer, schema = parquet.metadata, parquet.schema_arrow
-            if whole:
-                columns = [name for name in schema.names if name != "bytes"]
-                for _ in parquet.iter_batches(batch_size=_ROWS_READ, columns=columns):
+            if depth != "footers":
+                columns = [name for name in schema.names if name != "bytes" or depth == "all"]
+                pictures = "bytes" in columns
+                for _ in parquet.iter_batches(_PICTURES_READ if pictures else _ROWS_READ, columns=columns):
                     pass
             provenance = json.loads((footer.metadata or {}).get(_PROVENANCE, b"{}"))
             provenance = provenance if isinstance(provenance, dict) else {}
     except (pa.ArrowException, StorageError, ValueError) as error:
-        return replace(place, state="damaged", problem=" ".join(str(error).split())[:200])
+        why = (
+            error.__cause__ if isinstance(error, StorageError) else error
+        )  # bad pages are an OSError of Arrow's
+        return replace(place, state="damaged", problem=" ".join(str(why).split())[:200])
     wanted = SCHEMAS[place.tables]
     format_ = provenance.get("format")
     return replace(
