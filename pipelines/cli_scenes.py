@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from data_engine.errors import RecipeError
 from pipelines.cli_shared import RecipeOption, chosen_recipe, chosen_runner, new_reporter, say
 
 scenes_app = typer.Typer(
@@ -19,7 +20,8 @@ WorldOption = Annotated[str, typer.Option(help="pretraining or target.")]
 def scenes_make(
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     count: Annotated[int, typer.Option(min=1)] = 200,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "320x240",
     workers: Annotated[int, typer.Option(min=1)] = 1,
     world: WorldOption = "pretraining",
 ) -> None:
@@ -27,10 +29,18 @@ def scenes_make(
     from data_engine.scenes.world import find_world
     from data_engine.scenes.write import make_scenes
 
-    make_scenes(folder, count, seed, workers=workers, world=find_world(world))
+    make_scenes(folder, count, seed, _size(size), workers=workers, world=find_world(world))
     say(
         f"{folder}: {count:,} scenes of seed {seed}, {world} world; ingest them with: fde ingest {folder} DATASET"
     )
+
+
+def _size(written: str) -> tuple[int, int]:
+    """Width and height. Raises RecipeError."""
+    width, cross, height = written.lower().partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal()):
+        raise RecipeError(f"--size {written!r} is no size", "write width and height in pixels: 320x240")
+    return int(width), int(height)
 
 
 @scenes_app.command("train")
@@ -40,7 +50,7 @@ def scenes_train(
     minutes: Annotated[
         float | None, typer.Option(help="How long to train; by default as long as the shipped one.", min=0.05)
     ] = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(help="Of the scenes, and of the first weights.", min=0)] = 0,
     world: WorldOption = "pretraining",
     threads: Annotated[
         int | None,
@@ -69,7 +79,10 @@ def scenes_evaluate(
         list[str] | None, typer.Option(help="pretraining, target; may be given twice. Both by default.")
     ] = None,
     count: Annotated[int, typer.Option(help="Scenes of each world.", min=1)] = 500,
-    seed: Annotated[int, typer.Option(help="Which scenes; models are trained on seeds from 1,000,000.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(help="Which scenes; models are trained on seeds from 1,000,000.", min=0, max=999_999),
+    ] = 0,
     recipe: RecipeOption = "scenes",
     runner: Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")] = "auto",
 ) -> None:
@@ -98,7 +111,7 @@ def scenes_faults(
     folder: Annotated[Path, typer.Argument(help="Where to put the scenes and the data set.")],
     world: WorldOption = "pretraining",
     count: Annotated[int, typer.Option(help="How many scenes.", min=1)] = 300,
-    seed: Annotated[int, typer.Option(help="Which scenes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Which scenes.", min=0)] = 0,
     recipe: RecipeOption = "faults",
     runner: Annotated[str, typer.Option(help="auto, ray, or inline (in this process).")] = "auto",
 ) -> None:

@@ -25,6 +25,7 @@ from data_engine.query import sql
 from data_engine.recipe import Recipe, SpecialistPart
 from data_engine.runner.progress import Reporter
 from data_engine.scenes.attributes import Reader
+from data_engine.scenes.claims import ClaimReader, claim_quality
 from data_engine.scenes.scene import SOURCE as TRUTH
 from data_engine.scenes.world import World
 from data_engine.scenes.write import make_scenes
@@ -219,8 +220,14 @@ def _alone(
     for granularity in _TEXTS:
         if any((row.kind, row.granularity, row.what) == ("text", granularity, "text") for row in said):
             texts = caption_quality(dataset, name, TRUTH, judge, granularity=granularity)
-            yield f"{granularity} texts: every phrase is true", texts.true, texts.texts
-            yield f"{granularity} texts: phrases that are true", texts.phrases_true, texts.phrases
+            yield f"{granularity} texts: every noun phrase is true", texts.true, texts.texts
+            yield f"{granularity} texts: noun phrases that are true", texts.phrases_true, texts.phrases
+            claims = claim_quality(dataset, name, TRUTH, granularity, ClaimReader())
+            if claims.quotations:
+                yield f"{granularity} texts: quotations that are true", claims.quoted_true, claims.quotations
+            if claims.actions:
+                yield f"{granularity} texts: actions that are true", claims.acted_true, claims.actions
+            yield f"{granularity} texts: all of these are true", claims.true, claims.texts
             yield f"{granularity} texts: with a phrase", texts.telling, texts.texts
             yield f"{granularity} texts: truth's own words", texts.same, texts.texts
             likeness = cider(dataset, name, TRUTH, granularity=granularity)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_engine.image import decode
-from data_engine.scenes.scene import TRAINING_SEED
+from data_engine.scenes.scene import training_seed
 from data_engine.scenes.world import World
 from data_engine.scenes.write import TRUTH, make_scenes
 
@@ -56,7 +56,7 @@ def draw(images: int, seed: int, imgsz: int, workers: int, world: World, masks: 
     ):
         with tempfile.TemporaryDirectory(prefix="fde-scenes-") as temporary:
             folder = Path(temporary)
-            make_scenes(folder, count, TRAINING_SEED + seed, size, start, workers, world)
+            make_scenes(folder, count, training_seed(seed), size, start, workers, world)
             sets.append(_read(folder, world.class_names, masks))
         start += count
     return sets

@@ -7,9 +7,11 @@ which would write plots and caches, look for fonts on the network and evaluate a
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from data_engine.errors import RecipeError
-from data_engine.scenes.scene import MIN_SIDE, TRAINING_SEED, UNSEEN_SEED
+from data_engine.scenes.scene import MIN_SIDE, UNSEEN_SEED, training_seed
 from data_engine.scenes.world import PRETRAINING, WORLDS, World
 from data_engine.scenes.write import GENERATOR
 from data_engine.storage import storage_errors
@@ -99,16 +101,22 @@ def train(
         "world": world.name,
         "generator": GENERATOR,
         "images": images,
-        "scenes_seed": TRAINING_SEED + seed,
+        "scenes_seed": training_seed(seed),
         "seed": seed,
         "batch": batch,
         "length": f"{minutes:g} minutes" if steps is None else f"{steps} steps",
     }
+    partial = output.with_name(output.name + ".partial")
+    with storage_errors(str(output)):  # before all the work, not after it
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if output.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(output))
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
     sets = draw(images, seed, imgsz, workers, world, masks=task == "segment")
     with training_arithmetic(threads):
         run = _start(_network(task, world.class_names, seed))
         used = torch.get_num_threads()
-        partial = output.with_name(output.name + ".partial")
         _fit(run, sets, minutes * 60, steps, batch, seed, partial, {**recipe, "task": task, "imgsz": imgsz})
     model = run.average.ema
     facts = {

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from data_engine.scenes.scene import TRAINING_SEED
+from data_engine.scenes.scene import training_seed
 from data_engine.scenes.world import World
 from data_engine.scenes.write import TRUTH, make_scenes
 
@@ -42,7 +42,7 @@ def draw(images: int, seed: int, world: World, workers: int) -> Iterator[Picture
     quarter = images // 4
     start = 0
     for size, count in (((320, 240), images - 2 * quarter), ((240, 320), quarter), ((320, 320), quarter)):
-        yield from scenes(count, TRAINING_SEED + seed, world, size, start, workers)
+        yield from scenes(count, training_seed(seed), world, size, start, workers)
         start += count
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from data_engine.errors import MissingPackageError, RecipeError
-from data_engine.scenes.scene import TRAINING_SEED, UNSEEN_SEED
+from data_engine.scenes.scene import UNSEEN_SEED, training_seed
 from data_engine.scenes.world import PRETRAINING, WORLDS, World
 from data_engine.scenes.write import GENERATOR
 from data_engine.storage import storage_errors
@@ -88,6 +88,7 @@ def train(
     except ImportError as error:
         raise MissingPackageError.of(error.name or "open_clip_torch", "scorer") from error
 
+    data = f"{images} drawn scenes of the world {world.name}, seed {training_seed(seed)}"
     output = Path(output)
     with storage_errors(str(output)):
         output.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,7 @@ def train(
     with training_arithmetic(threads):
         network, trained = _fit(pairs, tokenizer, config, minutes * 60, steps, seed)
         facts = {
-            "data": f"{images} drawn scenes of the world {world.name}, seed {TRAINING_SEED + seed}",
+            "data": data,
             "world": world.name,
             "images": images,
             "generator": GENERATOR,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from data_engine.errors import RecipeError
+from data_engine.scenes.write import GENERATOR
 from specialists.florence2 import scenes_stages
 from specialists.florence2.scenes_card import card
 from specialists.florence2.scenes_stages import train_in_stages
@@ -70,6 +73,37 @@ def test_on_a_gpu_one_process_takes_the_steps_of_several(
         (1, 32, 7),
         (1, 64, 7),
     ]
+
+
+def _stage_that_is_there(place: Path, **changed: Any) -> None:
+    place.mkdir()
+    facts = {
+        "world": "pretraining",
+        "seed": 0,
+        "generator": GENERATOR,
+        "length": "6394 steps",
+        "dimensions": asdict(scenes_stages.STAGES[0].dimensions),
+    }
+    (place / "training.json").write_text(json.dumps(facts | changed))
+
+
+def test_a_stage_that_is_done_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _stage_that_is_there(tmp_path / "f.stage-1")
+    asked = _asked_of_train(monkeypatch, tmp_path / "f", gpu=False)
+    assert [stage["start"] for stage in asked] == [tmp_path / "f.stage-1", tmp_path / "f.stage-2"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"seed": 1}, {"world": "target"}, {"length": "0.46 minutes"}, {"generator": 1}, {"dimensions": {}}],
+)
+def test_a_stage_of_another_training_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    _stage_that_is_there(tmp_path / "f.stage-1", **changed)
+    with pytest.raises(RecipeError, match=f"another training: its {next(iter(changed))} is"):
+        _asked_of_train(monkeypatch, tmp_path / "f", gpu=False)
+    assert (tmp_path / "f.stage-1" / "training.json").is_file()
 
 
 def test_the_card_tells_each_machine() -> None:

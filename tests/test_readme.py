@@ -113,7 +113,7 @@ def test_a_small_demo_ends_with_its_quality(tmp_path):
     for name in ("detector", "segmenter"):
         assert figures[name, "boxes: AP50"] > 0.8, done.stdout
     assert figures["segmenter", "masks: AP50"] > 0.8
-    assert ("florence2", "brief texts: phrases that are true") in figures
+    assert ("florence2", "brief texts: noun phrases that are true") in figures
     asked = re.findall(r"^  fde sql (\S+) \"(.*)\"$", done.stdout, re.MULTILINE)
     assert len(asked) == 2
     for url, query in asked:

@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -21,12 +22,14 @@ from data_engine.annotation import Annotation, AnnotationRows
 from data_engine.errors import ImageError, NewerFormatError, RecipeError, SourceError, StorageError
 from data_engine.image import decode, inspect
 from data_engine.ingest import scenes as scenes_format
+from data_engine.ingest.run import ingest
+from data_engine.scenes import write
 from data_engine.scenes.backgrounds import Background
 from data_engine.scenes.draw import stamp
 from data_engine.scenes.english import NUMBERS, article, plural
 from data_engine.scenes.language import Described, Told, captions, noun
 from data_engine.scenes.layout import MIN_VISIBLE
-from data_engine.scenes.optics import Optics
+from data_engine.scenes.optics import Optics, random_optics
 from data_engine.scenes.scene import Scene, make_scene
 from data_engine.scenes.shapes import shape
 from data_engine.scenes.sheet import contact_sheet
@@ -490,6 +493,39 @@ def test_plain_and_medium_are_said_only_where_they_tell_things_apart() -> None:
     assert "a striped red star" in both.text.lower()
 
 
+def sign(*lines: str) -> Described:
+    return Described("sign", "red", "large", PLAIN, (10, 10, 100, 90), 5000, lines=lines)
+
+
+def test_a_sign_is_with_nothing_and_says_nothing_to_the_left_of_something() -> None:
+    star = Described("star", "blue", "small", PLAIN, (250, 20, 290, 60), 900)
+    briefs = [captions(told(sign("OPEN"), star), np.random.default_rng(seed))[0].text for seed in range(60)]
+    assert not any(" with " in brief for brief in briefs)
+    related = [brief for brief in briefs if "left of" in brief]
+    assert related
+    assert all(re.search(r'says "OPEN" is (to the )?left of a ', brief) for brief in related)
+
+
+def test_several_things_on_a_ground_are_there() -> None:
+    one = Described("star", "blue", "small", PLAIN, (250, 20, 290, 60), 900)
+    other = Described("heart", "red", "small", PLAIN, (20, 20, 60, 60), 900)
+    for things, verb in (((one, other), "are"), ((one,), "is")):
+        texts = [captions(told(*things), np.random.default_rng(seed))[1].text for seed in range(60)]
+        grounded = [text for text in texts if text.startswith("On a plain beige background")]
+        assert grounded
+        assert all(text.startswith(f"On a plain beige background {verb} a ") for text in grounded)
+
+
+@pytest.mark.parametrize("size", [(128, 96), (1280, 960)])
+def test_a_blurred_picture_is_called_so_whatever_its_size(size: tuple[int, int]) -> None:
+    def seen(size: tuple[int, int]) -> list[bool]:
+        drawn = (random_optics(*size, np.random.default_rng(seed)) for seed in range(300))
+        return [optics.blurry for optics in drawn]
+
+    assert seen(size) == seen((320, 240))
+    assert 10 < sum(seen(size)) < 60
+
+
 # Folders
 
 
@@ -524,6 +560,7 @@ def test_making_scenes_again_replaces_manifest_and_truth(tmp_path: Path) -> None
     assert (manifest["count"], manifest["seed"], manifest["size"]) == (2, 2, [128, 96])
     assert manifest["class_names"] == list(PRETRAINING.class_names)
     assert len((tmp_path / "truth.jsonl").read_text().splitlines()) == 2
+    assert len(list((tmp_path / "images").iterdir())) == 2
 
 
 @pytest.mark.parametrize(
@@ -534,7 +571,34 @@ def test_arguments_that_make_no_scenes_are_refused(tmp_path: Path, arguments: di
     with pytest.raises(RecipeError) as caught:
         make_scenes(tmp_path, **{"seed": 0, **arguments})
     assert caught.value.hint
-    assert not (tmp_path / "scenes.json").exists()
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [{"seed": -1}, {"start": -1}, {"size": (9, 9)}, {"workers": 0}])
+def test_refused_arguments_leave_the_scenes_that_are_there(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    make_scenes(tmp_path, 2, seed=3, size=(128, 96))
+    before = contents(tmp_path)
+    with pytest.raises(RecipeError):
+        make_scenes(tmp_path, 3, **{"seed": 0, **arguments})
+    assert contents(tmp_path) == before
+
+
+def test_scenes_that_were_not_finished_are_not_taken_for_images_without_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_scenes(tmp_path / "s", 2, seed=3, size=(128, 96))
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write, "make_scene", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            make_scenes(tmp_path / "s", 2, seed=4, size=(128, 96))
+    with pytest.raises(SourceError, match="not finished"):
+        ingest(str(tmp_path / "s"), str(tmp_path / "ds"))
+    make_scenes(tmp_path / "s", 2, seed=4, size=(128, 96))
+    assert ingest(str(tmp_path / "s"), str(tmp_path / "ds")).images == 2
 
 
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def test_the_scenes_page_shows_commands_that_work(tmp_path: Path) -> None:
         (["train", "detecter", "OUT"], "did you mean 'detector'"),
         (["evaluate", "FOLDER", "--world", "reality"], "no world 'reality'"),
         (["evaluate", "FOLDER", "--runner", "spark"], "none of auto, ray, inline"),
+        (["make", "FOLDER", "--size", "320*240"], "is no size"),
+        (["make", "FOLDER", "--size", "9x9"], "cannot be 9 x 9 pixels"),
     ],
 )
 def test_a_wrong_word_is_one_line_and_a_hint(tmp_path: Path, arguments: list[str], meant: str) -> None:
@@ -51,6 +53,35 @@ def test_a_wrong_word_is_one_line_and_a_hint(tmp_path: Path, arguments: list[str
     assert len(said) == 2
     assert meant in said[0]
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["make", "FOLDER", "--seed", "-1"],
+        ["train", "scorer", "OUT", "--seed", "-1"],
+        ["evaluate", "FOLDER", "--seed", "1000000"],
+        ["faults", "FOLDER", "--seed", "-1"],
+    ],
+)
+def test_seeds_that_make_no_scenes_or_training_scenes_are_refused(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    places = [str(tmp_path / word) if word in ("FOLDER", "OUT") else word for word in arguments]
+    assert "--seed" in fde("scenes", *places, code=2)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("model", "output"), [("detector", "f/d.safetensors"), ("scorer", "f"), ("florence2", "f")]
+)
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_drawn(
+    tmp_path: Path, model: str, output: str
+) -> None:
+    (tmp_path / "f").write_text("in the way")
+    said = fde("scenes", "train", model, tmp_path / output, code=4).splitlines()
+    assert len(said) == 2 and "fde: cannot access" in said[0]
+    assert [file.name for file in tmp_path.iterdir()] == ["f"]
 
 
 @pytest.mark.slow

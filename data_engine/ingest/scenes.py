@@ -20,7 +20,7 @@ from data_engine.errors import ImageError, NewerFormatError, SourceError
 from data_engine.image import ImageInfo
 from data_engine.ingest.item import Item, Unit
 from data_engine.ingest.listing import join, kind, missing
-from data_engine.scenes.write import FORMAT, GENERATOR, MANIFEST, TRUTH, from_dicts
+from data_engine.scenes.write import FORMAT, GENERATOR, MANIFEST, TRUTH, UNFINISHED, from_dicts
 from data_engine.storage import AHEAD_BYTES, resolve
 
 NAME = "scenes"
@@ -29,7 +29,10 @@ UNIT_IMAGES = 500
 
 
 def detect(source: str) -> bool:
-    return kind(source) == "folder" and kind(join(source, MANIFEST)) == "file"
+    # Without the unfinished ones their images would pass for images without truth.
+    return kind(source) == "folder" and any(
+        kind(join(source, name)) == "file" for name in (MANIFEST, UNFINISHED)
+    )
 
 
 def units(source: str) -> Iterator[Unit]:
@@ -40,6 +43,8 @@ def units(source: str) -> Iterator[Unit]:
     """
     if kind(source) != "folder":
         raise missing(source)
+    if kind(join(source, UNFINISHED)) == "file":
+        raise SourceError(f"the scenes in {source} are not finished", "make them again, and let that end")
     count = _manifest(source)["count"]
     found = 0
     with _opened(source, TRUTH) as file:

@@ -8,4 +8,5 @@ signs.py        writing on panels and stickers           english.py    plurals, 
 draw.py         antialiased painting                     scene.py      one scene: pixels and annotations
 backgrounds.py  patterns and clutter                     write.py      folders of scenes
 optics.py       light, blur, noise, compression          sheet.py      a picture of them
+attributes.py   reads the noun phrases of a text         claims.py     reads its quotations and actions
 """

@@ -17,7 +17,7 @@ from data_engine.scenes.english import NUMBERS, plural
 from data_engine.scenes.world import PLAIN, SIZES, WORLDS, World
 
 _DETERMINERS = ("a", "an", "the")
-_QUOTED = re.compile(r'"[^"]*(?:"|$)')
+QUOTED = re.compile(r'"[^"]*(?:"|$)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Reader:
 
     def phrases(self, text: str) -> list[NounPhrase]:
         """The noun phrases of a text, in order; they do not overlap."""
-        unquoted = _QUOTED.sub(lambda quoted: " " * len(quoted.group()), text)
+        unquoted = QUOTED.sub(lambda quoted: " " * len(quoted.group()), text)
         found: list[NounPhrase] = []
         for match in self._pattern.finditer(unquoted):
             words = match["attributes"].casefold()

@@ -166,6 +166,7 @@ _CELLS = {
 }  # fmt: skip
 _COLUMNS = ("on the left side", "in the middle column", "on the right side")
 _ROWS = ("along the top", "across the middle", "along the bottom")
+_SCATTERED = "in different places"
 
 _Slots = tuple[str, str, str]
 """A colour, a surface and a size; an empty word is not said."""
@@ -198,13 +199,15 @@ class _Teller:
         if len(groups) == 2 and draw < 0.5:
             stands = self._relation(first, groups[1])
             if stands:
-                return [[*self._introduced(first), f" {stands} ", *self._introduced(groups[1])]]
+                # Else a sign would say its words to the left of something.
+                verb = f" {first.be}" if self._read(first) else ""
+                return [[*self._introduced(first), f"{verb} {stands} ", *self._introduced(groups[1])]]
         everything = _listed([self._introduced(group) for group in groups])
         if draw < 0.3:
             return [[*everything, f" on {self._ground()}"]]
         if draw < 0.55:
             return [[f"there {first.be} ", *everything]]
-        if draw < 0.7 and rest:
+        if draw < 0.7 and rest and not self._read(first):  # what a sign is "with" would be painted on it
             others = _listed([self._introduced(group) for group in rest])
             return [[first.some(), " with ", *others]]
         if draw < 0.85:
@@ -224,7 +227,8 @@ class _Teller:
             elif draw < 0.8:
                 told = [[f"there {groups[0].be} ", *everything, f" on {self._ground()}"]]
             else:
-                told = [["on ", self._ground(), f" {groups[0].be} ", *everything]]
+                verb = "are" if len(groups) > 1 else groups[0].be
+                told = [["on ", self._ground(), f" {verb} ", *everything]]
             told += self._relations(groups, most=2)
         return told + self._happenings(groups) + self._writing(groups)
 
@@ -315,7 +319,7 @@ class _Teller:
         if optics.dim:
             told.append(["the scene is dimly lit"])
         if optics.lit_from:
-            told.append([f"light falls in from the {optics.lit_from}"])
+            told.append([f"light comes from the {optics.lit_from}"])
         if optics.blurry:
             told.append(["the picture is blurry"])
         if self.scene.background.clutter:
@@ -345,10 +349,10 @@ class _Teller:
             place = f"{place}, in a row"
         draw = self.rng.random()
         if draw < 0.4:
-            return [f"{place}, there {group.be} ", group.some()]
-        if draw < 0.7 and not group.row:
+            return [f"there {group.be} ", group.some(), f" {place}"]
+        if draw < 0.7 and not group.row and place != _SCATTERED:
             return [f"{place} {group.be} ", group.some()]
-        return [group.some(), f" {'stand' if group.many else 'stands'} {place}"]
+        return [group.some(), f" {group.be} {place}"]
 
     def _writing(self, groups: Sequence[_Group]) -> list[_Sentence]:
         return [
@@ -432,7 +436,7 @@ class _Teller:
             return _COLUMNS[cells[0][0]]
         if len(rows) == 1:
             return _ROWS[cells[0][1]]
-        return "in different places"
+        return _SCATTERED
 
     def _cell(self, centre: tuple[float, float]) -> tuple[int, int]:
         """Column and row of nine equal cells."""

@@ -11,12 +11,14 @@ import PIL.ImageFilter
 
 from data_engine.scenes.surfaces import noise_window
 
+_BLURRED_AT = 240
+
 
 @dataclass(frozen=True)
 class Optics:
     """`exposure` multiplies all light, `tint` each channel; `slope` is how much more light falls on one
     edge than in the middle, `towards` (radians) where that edge is. `blur` is a box's radius in
-    pixels, `grain` the noise's standard deviation of 255, `quality` JPEG's, and `shadow` how far (x, y)
+    pixels of a picture whose shorter side has `_BLURRED_AT`, `grain` the noise's standard deviation of 255, `quality` JPEG's, and `shadow` how far (x, y)
     shadows fall, in pixels."""
 
     exposure: float
@@ -51,7 +53,7 @@ class Optics:
 
 def random_optics(width: int, height: int, rng: np.random.Generator) -> Optics:
     """Most scenes are sharp and well lit; one in seven is blurred, one in four is grainy."""
-    scale = min(width, height) / 240
+    scale = min(width, height) / _BLURRED_AT
     shadow = None
     if rng.random() < 0.5:
         away = rng.uniform(-1, 1)
@@ -61,7 +63,7 @@ def random_optics(width: int, height: int, rng: np.random.Generator) -> Optics:
         tint=(float(rng.uniform(0.96, 1.04)), 1.0, float(rng.uniform(0.95, 1.05))),
         slope=float(rng.uniform(0.08, 0.2)) if rng.random() < 0.4 else 0.0,
         towards=float(rng.uniform(-math.pi, math.pi)),
-        blur=float(rng.uniform(0.5, 1.3)) * scale if rng.random() < 0.15 else 0.0,
+        blur=float(rng.uniform(0.5, 1.3)) if rng.random() < 0.15 else 0.0,
         grain=float(rng.uniform(2, 8)) if rng.random() < 0.25 else 0.0,
         quality=int(rng.integers(35, 60)) if rng.random() < 0.15 else int(rng.integers(70, 96)),
         shadow=shadow,
@@ -86,5 +88,6 @@ def taken(canvas: np.ndarray, optics: Optics, rng: np.random.Generator) -> np.nd
     flat += np.float32(0.5)
     pixels: np.ndarray = np.clip(flat, 0, 255, out=flat).astype(np.uint8).reshape(height, width, 3)
     if optics.blur:
-        pixels = np.asarray(PIL.Image.fromarray(pixels).filter(PIL.ImageFilter.BoxBlur(optics.blur)))
+        radius = optics.blur * min(width, height) / _BLURRED_AT
+        pixels = np.asarray(PIL.Image.fromarray(pixels).filter(PIL.ImageFilter.BoxBlur(radius)))
     return pixels

@@ -60,14 +60,8 @@ class Scene:
         return buffer.getvalue()
 
 
-def make_scene(
-    seed: int, index: int, size: tuple[int, int] = (320, 240), world: World = PRETRAINING
-) -> Scene:
-    """Scene `index` of the seed `seed` in a world; `size` is (width, height) in pixels.
-
-    The same arguments give the same scene whatever else is made. Raises RecipeError for a size
-    outside of `MIN_SIDE`..`MAX_SIDE`, or a negative seed or index.
-    """
+def check_scenes(seed: int, index: int, size: tuple[int, int]) -> None:
+    """Raises RecipeError where `make_scene` would."""
     width, height = size
     if not (MIN_SIDE <= width <= MAX_SIDE and MIN_SIDE <= height <= MAX_SIDE):
         raise RecipeError(
@@ -76,6 +70,25 @@ def make_scene(
         )
     if seed < 0 or index < 0:
         raise RecipeError(f"there is no scene {index} of seed {seed}", "seed and index start at 0")
+
+
+def training_seed(seed: int) -> int:
+    """The seed of the scenes that a training with `seed` sees. Raises RecipeError for a negative one."""
+    if seed < 0:
+        raise RecipeError(f"there is no training of seed {seed}", "seeds start at 0")
+    return TRAINING_SEED + seed
+
+
+def make_scene(
+    seed: int, index: int, size: tuple[int, int] = (320, 240), world: World = PRETRAINING
+) -> Scene:
+    """Scene `index` of the seed `seed` in a world; `size` is (width, height) in pixels.
+
+    The same arguments give the same scene whatever else is made. Raises RecipeError for a size
+    outside of `MIN_SIDE`..`MAX_SIDE`, or a negative seed or index.
+    """
+    check_scenes(seed, index, size)
+    width, height = size
     # Worlds share no scene: the name is part of what chance starts from.
     rng = np.random.default_rng([seed, index, zlib.crc32(world.name.encode())])
     optics = random_optics(width, height, rng)

@@ -2,7 +2,7 @@
 
     FOLDER/images/000000.jpg   named by the scene's index
     FOLDER/truth.jsonl         one object per image: file, width, height, annotations
-    FOLDER/scenes.json         the manifest, written last: a folder without it is unfinished
+    FOLDER/scenes.json         the manifest; scenes.json.part until all else is written
 
 The same arguments give the same bytes (with the same build of Pillow's JPEG encoder).
 """
@@ -19,15 +19,17 @@ from typing import Any
 
 from data_engine.annotation import Annotation
 from data_engine.errors import RecipeError
-from data_engine.scenes.scene import make_scene
+from data_engine.scenes.scene import check_scenes, make_scene
 from data_engine.scenes.world import PRETRAINING, World, find_world
 from data_engine.storage import storage_errors
 
-GENERATOR = 2
+GENERATOR = 3
 """Raised when the same seed no longer gives the same scenes."""
 
 FORMAT = "fde-scenes"
 MANIFEST, TRUTH, IMAGES = "scenes.json", "truth.jsonl", "images"
+UNFINISHED = f"{MANIFEST}.part"
+"""The manifest's name while scenes are drawn."""
 
 _CHUNK = 100
 
@@ -43,8 +45,8 @@ def make_scenes(
 ) -> None:
     """Write scenes `start` to `start + count - 1` of a seed in a world; `size` is (width, height) in pixels.
 
-    With several workers the scenes are drawn in as many processes. A manifest and truth that the
-    folder already has are replaced. Raises RecipeError for arguments that make no scenes, and
+    With several workers the scenes are drawn in as many processes. Scenes that the folder already has are replaced,
+    all of them. Raises RecipeError for arguments that make no scenes, before anything is touched, and
     StorageError when the folder cannot be written.
     """
     if count < 1 or start < 0 or workers < 1:
@@ -52,24 +54,29 @@ def make_scenes(
             f"cannot make {count} scenes from {start} with {workers} workers",
             "count and workers are 1 or more, start is 0 or more",
         )
+    check_scenes(seed, start, size)
+    manifest = {
+        "format": FORMAT,
+        "generator": GENERATOR,
+        "world": world.name,
+        "count": count,
+        "seed": seed,
+        "start": start,
+        "size": list(size),
+        "class_names": list(world.class_names),
+    }
     folder = Path(folder)
     with storage_errors(str(folder)):
         (folder / IMAGES).mkdir(parents=True, exist_ok=True)
+        (folder / UNFINISHED).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         (folder / MANIFEST).unlink(missing_ok=True)
+        for image in (folder / IMAGES).glob("[0-9]" * 6 + ".jpg"):
+            if not start <= int(image.stem) < start + count:
+                image.unlink()
         with (folder / TRUTH).open("w", encoding="utf-8", newline="\n") as truth:
             for lines in _chunks(folder, count, seed, size, start, workers, world):
                 truth.writelines(lines)
-        manifest = {
-            "format": FORMAT,
-            "generator": GENERATOR,
-            "world": world.name,
-            "count": count,
-            "seed": seed,
-            "start": start,
-            "size": list(size),
-            "class_names": list(world.class_names),
-        }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        (folder / UNFINISHED).replace(folder / MANIFEST)
 
 
 def file_name(index: int) -> str:

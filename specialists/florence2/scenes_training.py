@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_engine.errors import MissingPackageError, RecipeError
-from data_engine.scenes.scene import TRAINING_SEED, UNSEEN_SEED, make_scene
+from data_engine.scenes.scene import UNSEEN_SEED, make_scene, training_seed
 from data_engine.scenes.world import PRETRAINING, WORLDS, World, find_world
 from data_engine.scenes.write import GENERATOR
 from data_engine.storage import storage_errors
@@ -117,6 +117,7 @@ def train(
         )
     if precision not in ("bfloat16", "float32"):
         raise RecipeError(f"{precision!r} is no precision to train in", "write bfloat16 or float32")
+    data = f"drawn scenes of the {world.name} world, seed {training_seed(seed)}"
     dimensions = dimensions or Dimensions()
     dimensions.check()
     _require_packages()
@@ -142,9 +143,10 @@ def train(
             run = _Run(settings, dimensions, working, _placed(whole))
             run.fit(*span)
         facts = {
-            "data": f"drawn scenes of the {world.name} world, seed {TRAINING_SEED + seed}",
+            "data": data,
             "world": world.name,
             "generator": GENERATOR,
+            "length": length_of(minutes, steps),
             **{key: settings[key] for key in _SETTINGS_KEPT},
             "cpus": os.cpu_count(),
             **({"gpu": run.gpu} if run.gpu else {}),
@@ -161,6 +163,11 @@ def train(
         quality = judge(output, facts, evaluate_on)
     working.unlink(missing_ok=True)
     return quality
+
+
+def length_of(minutes: float, steps: int | None) -> str:
+    """How long a training was asked to be, in words."""
+    return f"{minutes:g} minutes" if steps is None else f"{steps} steps"
 
 
 def judge(output: Path, facts: dict[str, Any], evaluate_on: int) -> Quality:
@@ -239,7 +246,7 @@ class _Run:
         start = None if settings["start"] is None else Path(settings["start"])
         saved = _read_working(working, settings)
         if saved is None:
-            corpus, self.words = _vocabulary(TRAINING_SEED + settings["seed"], find_world(settings["world"]))
+            corpus, self.words = _vocabulary(training_seed(settings["seed"]), find_world(settings["world"]))
             self.tokenizer = (
                 make_tokenizer(corpus, settings["words"])
                 if start is None
@@ -282,7 +289,7 @@ class _Run:
     def fit(self, limit: float | None, steps: int | None, workers: int) -> None:
         """Until `limit` seconds are spent over all calls, or `steps` steps are done."""
         drawing = Drawing(
-            seed=TRAINING_SEED + self.settings["seed"],
+            seed=training_seed(self.settings["seed"]),
             world=self.settings["world"],
             scenes=self.settings["scenes"],
             tasks=self.settings["tasks"],
