@@ -20,7 +20,7 @@ pytest.importorskip("transformers")
 from data_engine.annotation import Annotation
 from data_engine.errors import RecipeError, StorageError
 from data_engine.image import Image
-from data_engine.scenes.attributes import Reader
+from data_engine.scenes.claims import ClaimReader
 from data_engine.scenes.scene import Scene, make_scene
 from specialists.florence2 import Florence2, scenes_stages, scenes_training
 from specialists.florence2.dense_targets import dense_targets
@@ -446,13 +446,15 @@ def _judged(change: Callable[[list[Annotation]], list[Annotation]]) -> Quality:
         scene = make_scene(11, index)
         truth = _Truth(scene.annotations)
         asked = {f"{i:032x}": row for i, row in enumerate(truth.asked)}
-        counts.add(truth, asked, change(_said_by_an_oracle(scene, asked)), Reader())
+        counts.add(truth, asked, change(_said_by_an_oracle(scene, asked)), ClaimReader())
     return counts.quality(12)
 
 
 def test_the_truth_is_without_fault_and_silence_without_merit() -> None:
-    assert astuple(_judged(lambda rows: rows)) == pytest.approx((1,) * 7 + (12,))
-    assert astuple(_judged(lambda rows: [])) == (0,) * 7 + (12,)
+    assert astuple(_judged(lambda rows: rows)) == pytest.approx((1,) * 10 + (12,))
+    silent = _judged(lambda rows: [])
+    assert (silent.quotations, silent.actions) == (-1, -1), "nothing was said, so nothing can be false"
+    assert astuple(replace(silent, quotations=0, actions=0)) == (0,) * 10 + (12,)
 
 
 def test_each_measure_is_of_its_own_task() -> None:
@@ -476,8 +478,20 @@ def test_each_measure_is_of_its_own_task() -> None:
         ]
 
     quality = _judged(reworded)
-    assert quality.attributes == quality.caption_exact == 0
+    assert quality.attributes == quality.caption_exact == quality.caption_true == 0
     assert quality.writing_exact == 1
+
+    def written_upon(rows: list[Annotation]) -> list[Annotation]:
+        return [
+            Annotation("text", (r.text or "")[:-1] + ' and "NOWHERE".', "brief")
+            if r.granularity == "brief"
+            else r
+            for r in rows
+        ]
+
+    quality = _judged(written_upon)
+    assert quality.attributes == quality.actions == 1
+    assert 0 < quality.quotations < 0.9 and quality.caption_true == 0
 
 
 def test_only_the_best_scored_box_of_a_phrase_counts() -> None:

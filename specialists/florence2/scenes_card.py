@@ -9,7 +9,10 @@ from specialists.florence2.prompts import TASKS
 _MEASURES = {
     "detection_f1": "OD: F1 of boxes with their class, IoU 0.5",
     "grounding_recall": "CAPTION_TO_PHRASE_GROUNDING: recall@1, IoU 0.5",
-    "attributes": "CAPTION: number, attributes and kind of every phrase are true",
+    "attributes": "CAPTION: number, attributes and kind of every noun phrase are true",
+    "quotations": "CAPTION: quotations that are written there",
+    "actions": "CAPTION: actions that are true",
+    "caption_true": "CAPTION: all of these are true",
     "caption_exact": "CAPTION: the truth's own words (one of several true captions)",
     "category": "REGION_TO_CATEGORY: exact",
     "referring_iou": "REFERRING_EXPRESSION_SEGMENTATION: mean IoU of masks",
@@ -66,7 +69,8 @@ the files as shipped. Prompts about a caption, a phrase or a region are given th
 ## Limits
 
 - It was trained on one world alone, and has no words for the things of another.
-- Writing is small at its input size: take an OCR for it.
+- Writing is small at its input size: take an OCR for it. Its captions quote signs all the same, mostly wrongly.
+- How things stand to one another (above, next to) is in its captions and is not judged here.
 - The targets of training spread a coordinate over some 25 bins, so that the very bin of a sure box has about 0.03. Its
   scores mean something with the bins around it: `score_window`, as it stands (docs/performance.md).
 - Long captions repeat the patterns of the scenes' own language.

@@ -19,7 +19,7 @@ import pycocotools.mask
 
 from data_engine.annotation import Annotation, AnnotationRows
 from data_engine.image import Image
-from data_engine.scenes.attributes import Reader
+from data_engine.scenes.claims import ClaimReader
 from data_engine.scenes.scene import UNSEEN_SEED, make_scene
 from data_engine.scenes.world import PRETRAINING, World
 
@@ -44,6 +44,10 @@ class Quality:
     - `attributes`: generated brief captions that name something and in which every noun phrase (number,
       size, colour, texture, material, kind) is true of the scene; `data_engine.scenes.attributes` reads
       and judges them.
+    - `quotations`, `actions`: of those in generated brief captions, the true ones (`data_engine.scenes.claims`); -1 where
+      there is none.
+    - `caption_true`: generated brief captions that name something and whose noun phrases, quotations and actions are all
+      true.
     - `caption_exact`: captions equal to the truth's, which is one of several that are true.
     - `writing_exact`: OCR, on scenes with writing, white space apart. -1 where no scene has any.
     - `category`: REGION_TO_CATEGORY on true boxes.
@@ -54,6 +58,9 @@ class Quality:
     detection_f1: float
     grounding_recall: float
     attributes: float
+    quotations: float
+    actions: float
+    caption_true: float
     caption_exact: float
     writing_exact: float
     category: float
@@ -79,7 +86,7 @@ def measure(
         str(model), list(TASKS), num_beams=num_beams, max_new_tokens=max_new_tokens, max_prompts_per_batch=64
     )
     counts = _Counts()
-    reader = Reader()
+    reader = ClaimReader()
     for first in range(0, count, _BATCH):
         images, truths, table = [], [], AnnotationRows("truth")
         for index in range(first, min(first + _BATCH, count)):
@@ -102,6 +109,7 @@ class _Truth:
     """What a scene's rows say, sorted by what is measured. `asked` is what the specialist is told."""
 
     def __init__(self, annotations: Sequence[Annotation]) -> None:
+        self.texts = [a.text or "" for a in annotations if a.kind == "text" and a.granularity != "ocr"]
         self.caption = next(a for a in annotations if a.kind == "text" and a.granularity == "brief")
         self.writing = next(
             (a.text for a in annotations if a.granularity == "ocr" and a.kind == "text"), None
@@ -135,6 +143,9 @@ class _Counts:
             detection_f1=self._share("detection"),
             grounding_recall=self._share("grounding"),
             attributes=self._share("attributes"),
+            quotations=self._share("quotations"),
+            actions=self._share("actions"),
+            caption_true=self._share("true"),
             caption_exact=self._share("caption"),
             writing_exact=self._share("writing"),
             category=self._share("category"),
@@ -143,7 +154,7 @@ class _Counts:
         )
 
     def add(
-        self, truth: _Truth, asked: dict[str, Annotation], rows: Sequence[Annotation], reader: Reader
+        self, truth: _Truth, asked: dict[str, Annotation], rows: Sequence[Annotation], reader: ClaimReader
     ) -> None:
         about = [(asked.get(a.parent) if isinstance(a.parent, str) else None, a) for a in rows]
         found = [a for of, a in about if a.kind == "region" and a.granularity == "phrase" and of is None]
@@ -158,8 +169,13 @@ class _Counts:
             self._count("grounding", hit)
 
         caption = next((a.text or "" for a in rows if a.kind == "text" and a.granularity == "brief"), "")
-        judged = reader.judge(caption, truth.descriptions)
+        lines = [] if truth.writing is None else truth.writing.split("\n")
+        judged = reader.reader.judge(caption, truth.descriptions)
+        quotations, acts = reader.judge(caption, truth.texts, truth.descriptions, lines)
         self._count("attributes", bool(judged) and all(judged))
+        self._count("quotations", sum(quotations), len(quotations))
+        self._count("actions", sum(acts), len(acts))
+        self._count("true", bool(judged) and all([*judged, *quotations, *acts]))
         self._count("caption", _words(caption) == _words(truth.caption.text))
 
         if truth.writing is not None:
