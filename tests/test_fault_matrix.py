@@ -18,6 +18,7 @@ QUICK = (
     fault_disks.file_limit,
     fault_disks.no_open_files,
     fault_disks.damaged_rows,
+    fault_disks.bit_of_a_shard,
     fault_disks.missing_images,
     fault_disks.rubbish_beside,
     fault_processes.out_of_memory,
