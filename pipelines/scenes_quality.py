@@ -211,6 +211,8 @@ def _alone(
         yield "boxes: AP", boxes.ap, boxes.truth
         yield "boxes: AP50", boxes.ap50, boxes.truth
         yield f"boxes: F1 of scores >= {least:g}", boxes.f1, boxes.truth
+        located = average_precision(dataset, name, TRUTH, named=False)
+        yield "boxes, whatever they are called: AP50", located.ap50, located.truth
         masked = {(row.kind, row.what, row.about) for row in said}
         if ("region", "mask", "own") in masked and any(row.what == "mask" for row in true):
             masks = average_precision(dataset, name, TRUTH, iou_type="segm", threshold=least)

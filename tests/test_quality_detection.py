@@ -176,6 +176,20 @@ def test_average_precision_is_that_of_pycocotools(tmp_path_factory, seed, noise,
     assert quality.ap == pytest.approx(np.mean(list(quality.per_class.values())))
 
 
+def test_boxes_may_be_judged_whatever_they_are_called(tmp_path: Path) -> None:
+    said = [
+        [region("word of another world", a.box, 0.5 + n / 100) for n, a in enumerate(objects)]
+        for objects in TRUTH
+    ]
+    said[0] = said[0][1:]
+    dataset = make_dataset(tmp_path, {"human": TRUTH, "detector": said}, len(TRUTH))
+    called = average_precision(dataset, "detector", "human")
+    assert (called.ap, called.predicted) == (0, 0)
+    located = average_precision(dataset, "detector", "human", named=False)
+    assert located.precision == 1 and located.predicted == located.truth - 1
+    assert 0.8 < located.ap50 < 1 and set(located.per_class) == {""}
+
+
 def test_f1_counts_what_reaches_the_threshold_and_matches_one_to_one(tmp_path: Path) -> None:
     box = [10, 10, 60, 60]
     truth = [[region("cat", box)], [region("cat", box), region("cat", [100, 100, 150, 150])], []]

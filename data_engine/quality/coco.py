@@ -23,13 +23,13 @@ Coco = dict[str, Any]
 _COLUMNS = ["annotation_id", "image_id", "kind", "granularity", "text", "parent_id", "box", "mask", "score"]
 
 
-def ground_truth(dataset: Dataset, source: str, *, masks: bool = False) -> Coco:
+def ground_truth(dataset: Dataset, source: str, *, masks: bool = False, named: bool = True) -> Coco:
     """A COCO `instances` structure of what one source says of all the data set's images.
 
     Image ids count from 1 in the data set's order; `image_id` keeps the data set's own, and `file_name`
     is the first of its keys. Category ids count from 1 in the order of the texts. With `masks`, only
     regions that have a mask count, and it is their `segmentation` (compressed run-length encoding).
-    No region is a crowd. All of it lies in memory: about 1 kB per region.
+    Unless they are `named`, all regions are of one category. No region is a crowd. All of it lies in memory: about 1 kB per region.
     Raises DatasetError when the source has said nothing.
     """
     images: list[dict[str, Any]] = []
@@ -46,7 +46,7 @@ def ground_truth(dataset: Dataset, source: str, *, masks: bool = False) -> Coco:
                         "height": row["height"],
                     }
                 )
-    found = detections(dataset, source, masks=masks)
+    found = detections(dataset, source, masks=masks, named=named)
     texts = sorted(pc.unique(found["category"]).to_pylist())
     categories = [{"id": i, "name": text} for i, text in enumerate(texts, 1)]
     coco = {"images": images, "annotations": [], "categories": categories}
@@ -104,14 +104,20 @@ def results(
     return rows
 
 
-def detections(dataset: Dataset, source: str, *, masks: bool = False) -> pa.Table:
+def detections(dataset: Dataset, source: str, *, masks: bool = False, named: bool = True) -> pa.Table:
     """image_id, category, box and score of every detection of a source; with `masks`, the mask too.
+
+    Unless they are `named`, all are of one category, the empty text.
 
     Raises DatasetError when the source has said nothing, StorageError when it has not said all yet.
     """
     check_source(dataset, source)
     parts = [_detections(dataset.annotations(source, shard, _COLUMNS), masks) for shard in dataset.shards]
-    return pa.concat_tables(parts) if parts else _detections(_nothing(), masks)
+    found = pa.concat_tables(parts) if parts else _detections(_nothing(), masks)
+    if named:
+        return found
+    place = found.column_names.index("category")
+    return found.set_column(place, "category", pa.array([""] * len(found), pa.string()))
 
 
 def sound_mask(mask: Mapping[str, Any]) -> Mapping[str, Any]:

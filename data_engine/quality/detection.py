@@ -57,22 +57,25 @@ def average_precision(
     iou_type: Literal["bbox", "segm"] = "bbox",
     threshold: float = 0.5,
     max_detections: int = 100,
+    named: bool = True,
 ) -> DetectionQuality:
     """Judge the source `predictions` by the source `truth`, over all images of the data set.
 
     Only categories that truth has are judged. An image of which truth says nothing is one without
     objects. `iou_type` `segm` compares masks, and counts only regions that have one, on both sides.
+    Unless they are `named`, boxes are judged whatever they are called: all are of one category.
     `max_detections` is how many of an image and class count, the best first: COCO's own number is 100.
     Raises DatasetError when a source is missing or truth has no detection, MissingPackageError.
     """
     masks = iou_type == "segm"
-    judge = ground_truth(dataset, truth, masks=masks)
+    judge = ground_truth(dataset, truth, masks=masks, named=named)
     if not judge["annotations"]:
         raise DatasetError(
             f"{truth!r} has no {'mask' if masks else 'detection'} to judge by",
             "name a source with regions of granularity phrase",
         )
-    found = results(dataset, predictions, judge, masks=masks)
+    table = detections(dataset, predictions, masks=masks, named=named)
+    found = results(dataset, predictions, judge, masks=masks, table=table)
     ap = coco_average_precision(judge, found, iou_type, max_detections)
     counts = scores_of(*count_matches(judge["annotations"], found, iou_type, threshold))
     return DetectionQuality(
