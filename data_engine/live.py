@@ -77,14 +77,15 @@ def beating(
 
     beat()
     thread = threading.Thread(target=keep_beating, name="live file", daemon=True)
-    thread.start()
     try:
+        thread.start()
         yield
     finally:
         ended.set()
         # A store that is out of reach holds a beat up for minutes; this process need not wait for it. The file that
         # the beat may leave is one of a driver that is gone, whose record is there.
-        thread.join(_LAST_BEAT_SECONDS)
+        if thread.is_alive():  # not where Ctrl-C came before it was
+            thread.join(_LAST_BEAT_SECONDS)
 
 
 def forget(dataset: Dataset, run_id: str) -> None:

@@ -110,26 +110,27 @@ def recorded(
     """Keep the live file while the body runs, and write the run's record when it ends, however it does.
 
     Gives the other drivers that live. The stages are told and recorded under the keys of `stages`, which `progress` has too. Raises DatasetError before
-    the body where another driver runs one of these stages with another fingerprint.
+    the body, and keeps no record, where another driver runs one of these stages with another fingerprint.
     """
     same = run.described()
     clock = time.monotonic()
     ending = _FAILED
+    refused = False
 
     def describe() -> dict[str, Any]:
         told = {name: _stage(stages[name], progress[name]) for name in stages}
         return {**same, "seconds": time.monotonic() - clock, "stages": told}
 
     with ExitStack() as heart:
-        heart.enter_context(live.beating(dataset, run.run_id, describe))
+        # From the first beat on a driver may be asked to end: what is told of it must become its record.
         try:
-            alive = live.others(dataset, run.run_id, {name: s.fingerprint for name, s in stages.items()})
-            bury(dataset, run.run_id)
-        except FdeError:
-            heart.close()
-            live.forget(dataset, run.run_id)
-            raise
-        try:
+            try:
+                heart.enter_context(live.beating(dataset, run.run_id, describe))
+                alive = live.others(dataset, run.run_id, {name: s.fingerprint for name, s in stages.items()})
+                bury(dataset, run.run_id)
+            except FdeError:
+                refused = True
+                raise
             yield alive
             failed = any(stage.units_failed for stage in progress.values())
             ending = _INCOMPLETE if failed else _DONE
@@ -146,7 +147,10 @@ def recorded(
             heart.close()  # no beat may come after the live file is removed
             # A run that fails because nothing can be written must end with that reason, not this one's.
             with suppress(FdeError):
-                _end(dataset, run.run_id, {**describe(), **ending})
+                if refused:
+                    live.forget(dataset, run.run_id)
+                else:
+                    _end(dataset, run.run_id, {**describe(), **ending})
 
 
 def record_ingest(dataset: Dataset, run: Run, seconds: float, failures: int) -> None:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pipelines.annotate
 from data_engine import live
 from data_engine.blanked import blanked
 from data_engine.dataset import Dataset, DatasetInfo
@@ -30,6 +31,7 @@ from pipelines.annotate import _begin_elsewhere, annotate
 from pipelines.filter import filter_dataset
 from tests.test_runner_inline import ask, part, recipe
 from tests.toy_sources import write_pictures
+from tests.toy_specialists import Numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,11 +69,21 @@ def write_live(dataset: Dataset, run_id: str, age: float = 0.0, **told: object) 
 def test_a_run_is_live_while_it_lasts_and_a_record_afterwards(dataset, monkeypatch):
     monkeypatch.setattr(live, "EVERY", 0.05)
     seen: list[live.Driver] = []
+    looked = threading.Event()
+    call = Numbers.__call__
+
+    def once_looked(*args):
+        assert looked.wait(240)
+        return call(*args)
+
+    monkeypatch.setattr(Numbers, "__call__", once_looked)
     slow = recipe(numbers=part("Numbers", pause=0.3))
     thread = threading.Thread(target=run, args=(dataset, slow))
     thread.start()
     while thread.is_alive():
         seen += live.drivers(dataset)
+        if seen:
+            looked.set()
         time.sleep(0.02)
     assert len({driver.run_id for driver in seen}) == 1
     assert seen[-1].stages["numbers"]["units"]["total"] == 3
@@ -94,6 +106,27 @@ def test_what_ends_a_run_stands_in_its_record(dataset):
     ((status, code, error),) = ask(dataset, "SELECT status, exit_code, error FROM runs")
     assert (status, code) == ("failed", 5) and "every image of shard 00000" in error
     assert live.drivers(dataset) == []
+
+
+@pytest.mark.parametrize(
+    "moment", ["data_engine.live.others", "data_engine.run_record.bury", "threading.Thread.start"]
+)
+def test_a_driver_asked_to_end_once_its_live_file_is_there_is_interrupted_not_lost(
+    dataset, monkeypatch, moment
+):
+    begin = threading.Thread.start
+
+    def asked(*args):
+        if moment.endswith("start") and args[0].name != "live file":
+            return begin(*args)
+        assert [path.suffix for path in (Path(dataset.url) / "live").iterdir()] == [".json"]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(moment, asked)
+        run(dataset, recipe(numbers=part("Numbers")))
+    assert list((Path(dataset.url) / "live").iterdir()) == []
+    assert ask(dataset, "SELECT status, exit_code FROM runs") == [("interrupted", 130)]
 
 
 def test_a_filtering_leaves_a_record_too_and_a_dry_run_none(dataset):
@@ -122,9 +155,18 @@ def test_a_living_driver_with_another_recipe_is_not_worked_against(dataset):
     assert dataset.sources() == ["other"]
 
 
-def test_two_drivers_of_one_recipe_work_side_by_side(dataset):
+def test_two_drivers_of_one_recipe_work_side_by_side(dataset, monkeypatch):
     chosen = recipe(numbers=part("Numbers", pause=0.05))
     errors: list[Exception] = []
+    both = threading.Barrier(2, timeout=240)
+    plan = pipelines.annotate.make_plan
+
+    def plan_with_the_other(*args):
+        made = plan(*args)
+        both.wait()  # neither is done before the other knows what there is to do
+        return made
+
+    monkeypatch.setattr(pipelines.annotate, "make_plan", plan_with_the_other)
 
     def attempt() -> None:
         try:
@@ -192,10 +234,11 @@ def test_a_process_of_this_machine_that_ended_is_gone_at_once(dataset):
 
 def test_ages_are_told_against_the_own_file_where_there_is_one(dataset):
     """A machine whose clock is an hour ahead would else take every other driver for gone."""
-    write_live(dataset, "r1", age=3600)
-    write_live(dataset, "mine", age=3601)
+    now = time.time()
+    for run_id, age in {"r1": 3600, "mine": 3601}.items():
+        os.utime(write_live(dataset, run_id), (now - age,) * 2)
     (driver,) = live.drivers(dataset, "mine")
-    assert (driver.run_id, driver.gone, driver.age) == ("r1", False, 1.0) or driver.age < 2
+    assert (driver.run_id, driver.gone, driver.age) == ("r1", False, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_a_driver_that_is_asked_to_end_leaves_a_record_and_says_so(tmp_path):
     """As Slurm, Kubernetes and `fde jobs stop` ask: the live file goes, the run is interrupted, not lost."""
     driver = start(tmp_path, SLOW)
     dataset = Dataset.open(str(tmp_path / "ds"))
-    while not dataset.store.files("live", ".json"):
+    while not dataset.store.files("live", ".json") and driver.poll() is None:
         time.sleep(0.1)
     driver.send_signal(signal.SIGTERM)
     _, said = driver.communicate()
