@@ -122,8 +122,8 @@ STUBS = {
     "srun": 'while case "$1" in --*) true;; *) false;; esac; do shift; done; exec "$@"',
     "hostname": "echo 127.0.0.1 10.0.0.1",
     "ray": 'echo "ray $*" >> "$TOLD"; case "$*" in *--head*) exec python "$LISTEN" "$@";; *) exec sleep 60;; esac',
-    "fde": 'echo "fde $*" >> "$TOLD"; echo "token ${#RAY_AUTH_TOKEN}" >> "$TOLD"; '
-    'trap "echo terminated >> $TOLD; exit 130" TERM; [ -n "${SLOW:-}" ] && { sleep 60 & wait; }; exit 6',
+    "fde": 'trap "echo terminated >> $TOLD; exit 130" TERM; echo "fde $*" >> "$TOLD"; '
+    'echo "token ${#RAY_AUTH_TOKEN}" >> "$TOLD"; [ -n "${SLOW:-}" ] && { sleep 60 & wait; }; exit 6',
 }
 LISTEN = """
 import socket, sys, time
@@ -179,7 +179,10 @@ def test_the_slurm_script_starts_a_cluster_and_ends_with_the_commands_exit_code(
     command = ["bash", str(DEPLOY / "slurm.sbatch"), "annotate", "/data set", "-r", "my.yaml"]
     with subprocess.Popen(command, env=slurm, start_new_session=True) as job:
         told = tmp_path / "told"
-        while not told.exists() or "token" not in told.read_text():
+        # Also of the workers: they start beside the command, and may come after it.
+        while not told.exists() or not all(
+            part in told.read_text() for part in ("token", "ray start --block")
+        ):
             time.sleep(0.05)
         if ends == "by Slurm":
             job.send_signal(signal.SIGTERM)
@@ -196,6 +199,21 @@ def test_the_slurm_script_starts_a_cluster_and_ends_with_the_commands_exit_code(
     assert (code, "terminated" in lines, requeued) == (
         (130, True, True) if ends == "by Slurm" else (6, False, False)
     )
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
+@pytest.mark.parametrize("before", ["for _", "driver=$!", "code=0"])
+def test_the_slurm_script_is_run_again_when_its_time_ends_while_the_command_starts(slurm, tmp_path, before):
+    told = tmp_path / "told"
+    # Bash runs this first, and then asks it before each command: TERM comes just before one of them.
+    (tmp_path / "early").write_text("""trap '[[ $BASH_COMMAND == "$BEFORE"* ]] && kill -TERM $$' DEBUG\n""")
+    environment = {**slurm, "SLOW": "1", "BASH_ENV": str(tmp_path / "early"), "BEFORE": before}
+    command = ["bash", str(DEPLOY / "slurm.sbatch"), "annotate", "/data", "-r", "my.yaml"]
+    with subprocess.Popen(command, env=environment, start_new_session=True) as job:
+        code = job.wait()
+        os.killpg(job.pid, signal.SIGKILL)
+    assert code in (130, 128 + signal.SIGTERM)  # the latter where the command had not begun
+    assert f"scontrol requeue {slurm['SLURM_JOB_ID']}" in told.read_text().splitlines()
 
 
 def queries(panel: Any) -> list[str]:
