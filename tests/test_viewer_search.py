@@ -96,10 +96,10 @@ def test_pages_forth_and_back_are_the_whole_in_its_order(dataset, tables, name, 
 
 
 def test_an_image_is_found_by_its_id_and_by_a_part_of_its_key(tables):
-    one = page(tables, Search.of({"image": "images/000017"}))["images"]
+    one = page(tables, Search.of({"image": "images/000017"}), seconds=60)["images"]
     assert [image["key"] for image in one] == ["images/000017.jpg"]
-    assert page(tables, Search.of({"image": one[0]["image_id"].upper()}))["images"] == one
-    assert count(tables, Search.of({"image": "images/000017"}))["images"] == 1
+    assert page(tables, Search.of({"image": one[0]["image_id"].upper()}), seconds=60)["images"] == one
+    assert count(tables, Search.of({"image": "images/000017"}), seconds=60)["images"] == 1
 
 
 @pytest.mark.parametrize(
@@ -137,11 +137,12 @@ def test_a_condition_neither_writes_nor_reads_outside_and_its_error_is_one_line(
     assert set(Path(dataset.url).rglob("*")) == inside
 
 
-def test_a_condition_that_would_never_end_is_stopped(tables):
+@pytest.mark.parametrize("seconds", [0.0, 0.2], ids=["before it has begun", "while it runs"])
+def test_a_condition_that_would_never_end_is_stopped(tables, seconds):
     endless = "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.range + b.range = 3"
     with pytest.raises(QueryError, match="stopped after"):
-        tables.select(tables.shards, lambda r: (endless, []), seconds=0.2)
-    assert page(tables, Search.of({}))["images"]
+        tables.select(tables.shards, lambda r: (endless, []), seconds=seconds)
+    assert page(tables, Search.of({}), seconds=60)["images"]
 
 
 @pytest.mark.parametrize("given_", [{"minimum": "much"}, {"round": "-1"}, {"condition": ")"}])
@@ -165,24 +166,24 @@ def test_words_of_scripts_without_word_borders_are_found(tmp_path):
     image_id = sql(dataset, "SELECT image_id FROM images")["image_id"][0].as_py()
     assert rows.add(image_id, [Annotation("text", "一只红色的狗", "brief")]) == []
     dataset.write_annotations("captioner", "00000", rows.table(), {})
-    assert len(page(Tables(dataset), Search.of({"text": "红色"}))["images"]) == 1
+    assert len(page(Tables(dataset), Search.of({"text": "红色"}), seconds=60)["images"]) == 1
 
 
 def test_an_empty_data_set_and_one_of_bare_images_open_and_say_so(tmp_path):
     info = DatasetInfo("0" * 16, "nothing", "folder", "0" * 32, 0, 0, 1000, False, [], "0")
     empty = Tables(Dataset.create(str(tmp_path / "empty"), info))
     assert overview(empty, False)["missing"] == ["the data set has no images"]
-    assert page(empty, Search.of({"text": "dog"}))["images"] == []
-    assert count(empty, Search.of({}))["next"] is None and suggestions(empty)["labels"] == []
+    assert page(empty, Search.of({"text": "dog"}), seconds=60)["images"] == []
+    assert count(empty, Search.of({}), seconds=60)["next"] is None and suggestions(empty)["labels"] == []
 
     bare = scenes(tmp_path, 3, 3)
     shutil.rmtree(Path(bare.url) / "annotations")
     shutil.rmtree(Path(bare.url) / "verdicts")
     tables = Tables(bare)
     assert "nothing was said" in overview(tables, False)["missing"][0]
-    (image, *_) = page(tables, Search.of({}))["images"]
+    (image, *_) = page(tables, Search.of({}), seconds=60)["images"]
     assert story(tables, image["shard"], image["image_id"])["statements"] == []
-    assert page(tables, Search.of({"kept": "no"}))["images"] == []
+    assert page(tables, Search.of({"kept": "no"}), seconds=60)["images"] == []
 
 
 def test_a_half_written_data_set_is_searched_as_far_as_it_goes(tmp_path):
@@ -199,10 +200,10 @@ def test_a_half_written_data_set_is_searched_as_far_as_it_goes(tmp_path):
         old.append_column("mood", pa.repeat("good", len(old))), folder / "annotations/detector/00000.parquet"
     )
     tables = Tables(dataset)
-    found = page(tables, Search.of({}))["images"]
+    found = page(tables, Search.of({}), seconds=60)["images"]
     assert len(found) == 9
     assert [image["matches"] > 0 for image in found] == [True] * 3 + [False] * 3 + [True] * 3
-    assert page(tables, Search.of({"label": "dog"}))["images"]
+    assert page(tables, Search.of({"label": "dog"}), seconds=60)["images"]
     said = "\n".join(overview(tables, False)["missing"])
     assert "detector: 1 of 3 shards are not there yet" in said and "verdicts of round 0: 1 of 3" in said
     assert "annotations/truth/00001.parquet is left out" in said
@@ -215,9 +216,9 @@ def test_a_shard_that_is_damaged_behind_its_footer_is_set_aside(tmp_path, name):
     dataset = scenes(tmp_path, 9, 3)
     damage_pages(Path(dataset.url) / name / "00001.parquet")
     tables = Tables(dataset)
-    assert len(page(tables, Search.of({}))["images"]) == 9
+    assert len(page(tables, Search.of({}), seconds=60)["images"]) == 9
     assert f"{name}/00001.parquet is left out" in "\n".join(overview(tables, False)["missing"])
-    assert page(tables, Search.of({"label": "dog"}))["images"]
+    assert page(tables, Search.of({"label": "dog"}), seconds=60)["images"]
 
 
 def test_a_shard_of_a_newer_format_is_told_of(tmp_path):
@@ -230,7 +231,7 @@ def test_a_shard_of_a_newer_format_is_told_of(tmp_path):
 
 
 def test_a_story_tells_every_statement_with_its_verdicts(dataset, tables):
-    (image,) = page(tables, Search.of({"kept": "no"}), size=1)["images"]
+    (image,) = page(tables, Search.of({"kept": "no"}), size=1, seconds=60)["images"]
     told = story(tables, image["shard"], image["image_id"])
     every = sql(dataset, f"SELECT * FROM annotations WHERE image_id = '{image['image_id']}'")
     assert {s["id"] for s in told["statements"]} == set(every["annotation_id"].to_pylist())
@@ -271,7 +272,10 @@ def test_a_data_set_on_another_filesystem_is_searched_the_same(dataset, tables):
         {"kept": "no"},
         {"condition": "box_area(box) > 0.1 * width * height"},
     ):
-        assert page(there, Search.of(given_))["images"] == page(tables, Search.of(given_))["images"]
-    (image,) = page(there, Search.of({}), size=1)["images"]
+        assert (
+            page(there, Search.of(given_), seconds=60)["images"]
+            == page(tables, Search.of(given_), seconds=60)["images"]
+        )
+    (image,) = page(there, Search.of({}), size=1, seconds=60)["images"]
     here, far = (story(t, image["shard"], image["image_id"]) for t in (tables, there))
     assert here["statements"] == far["statements"]

@@ -31,6 +31,9 @@ MEMORY_LIMIT = "2GB"
 QUERY_SECONDS = 20.0
 """After which one query is interrupted: a person's condition may be a cross join of the whole data set."""
 
+_AGAIN_SECONDS = 0.1
+"""Between two interrupts of one query: DuckDB forgets one that comes before the query has begun."""
+
 _LISTED_SECONDS = 5.0
 _SCHEMAS = {"images": IMAGES, "annotations": ANNOTATIONS, "verdicts": VERDICTS, "failures": FAILURES}
 
@@ -252,13 +255,21 @@ def _none(connection: duckdb.DuckDBPyConnection, table: str) -> str:
 def _fetch(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any], seconds: float
 ) -> pa.Table:
-    timer = threading.Timer(seconds, connection.interrupt)
-    timer.daemon = True
-    timer.start()
+    done = threading.Event()
+
+    def stop() -> None:
+        wait = seconds
+        while not done.wait(wait):
+            connection.interrupt()
+            wait = _AGAIN_SECONDS
+
+    stopper = threading.Thread(target=stop, name="query limit", daemon=True)
+    stopper.start()
     try:
         return connection.sql(sql, params=list(parameters)).to_arrow_table()
     finally:
-        timer.cancel()
+        done.set()
+        stopper.join()  # before the connection is closed
 
 
 def _one_line(error: duckdb.Error, seconds: float) -> tuple[str, str]:
