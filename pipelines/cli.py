@@ -304,6 +304,9 @@ def _end(line: str, hint: str, code: int) -> NoReturn:
     from data_engine.terminal_text import plain
 
     sys.stdout.flush()
+    # Ctrl-C within an exec of a text, as dataclasses have one, makes CPython note that it was not handled, and `python -m`
+    # then ends by SIGINT in place of the exit code (bpo-1054041). The next exec of a text takes the note back.
+    exec("")  # noqa: S102
     if as_json():
         logging.getLogger("data_engine").error(line, extra=about(hint=hint, exit_code=code))
         sys.exit(code)
