@@ -20,10 +20,20 @@ from tests.ingested import everything
 from tests.picture_files import jpeg, put
 
 RUN = """
-import sys
+import sys, time
+from pathlib import Path
+from data_engine.dataset import Dataset
 from data_engine.ingest.run import ingest
+
+def wait(*_):
+    Path(sys.argv[4]).touch()
+    time.sleep(600)
+
+Dataset.create = wait
 ingest(sys.argv[1], sys.argv[2], shard_size=40, embed=sys.argv[3] == "embed", workers=2)
 """
+
+"""An ingest that waits before it writes its last file: however late it is killed, it is not done."""
 
 
 def make_folder(root: Path) -> Path:
@@ -62,10 +72,15 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, b
 
 
 def start(source: Path, out: Path, embed: bool) -> subprocess.Popen[bytes]:
+    """It makes the file `nearly(out)` where it waits."""
     root = Path(__file__).resolve().parents[1]
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN, str(source), str(out), "embed" if embed else "plain"], cwd=root
-    )
+    nearly(out).unlink(missing_ok=True)
+    given = [str(source), str(out), "embed" if embed else "plain", str(nearly(out))]
+    return subprocess.Popen([sys.executable, "-c", RUN, *given], cwd=root)
+
+
+def nearly(out: Path) -> Path:
+    return out.with_suffix(".nearly")
 
 
 @pytest.mark.parametrize(
@@ -85,21 +100,17 @@ def test_killed_at_a_random_moment_and_run_again(
     source, embed, calm = sources[name]
     out = tmp_path / "out"
     moments = random.Random(f"{name} {when}")
-    kills = 0
-    for attempt in range(2):
+    for _ in range(2):
         process = start(source, out, embed)
         # Wait until that pass has left something on the disk, then a moment more.
         pattern = ".ingest/*.parquet" if when == "staging" else "images/*.parquet"
         seen = len(list(out.glob(pattern)))
-        while process.poll() is None and len(list(out.glob(pattern))) <= seen:
+        while process.poll() is None and not nearly(out).exists() and len(list(out.glob(pattern))) <= seen:
             time.sleep(0.002)
         time.sleep(moments.uniform(0, 0.15))
         process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-        if (out / "dataset.json").exists():
-            break
-        assert attempt or (out / ".ingest").is_dir()
-    assert kills
+        assert process.wait() == -signal.SIGKILL
+        assert (out / ".ingest").is_dir() and not (out / "dataset.json").exists()
     ingest(str(source), str(out), shard_size=40, embed=embed, workers=2)
     assert everything(out) == everything(calm)
     assert not (out / ".ingest").exists()
@@ -128,8 +139,7 @@ def unfinished(source: Path, out: Path) -> None:
     while process.poll() is None and not list(out.glob("images/*.parquet")):
         time.sleep(0.002)
     process.kill()
-    process.wait()
-    (out / "dataset.json").unlink(missing_ok=True)
+    assert process.wait() == -signal.SIGKILL
 
 
 def test_a_source_that_changed_in_between_gives_what_it_is_now(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -38,7 +40,8 @@ def job(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "ds", tmp_path / "slow.yaml"
 
 
-def start(dataset: Path, recipe: Path, runner: str) -> subprocess.Popen[bytes]:
+def start(dataset: Path, recipe: Path, runner: str, pause: str = "0:0") -> subprocess.Popen[bytes]:
+    """`pause`: tests.toy_specialists.Numbers tells."""
     command = [
         sys.executable,
         "-m",
@@ -51,7 +54,10 @@ def start(dataset: Path, recipe: Path, runner: str) -> subprocess.Popen[bytes]:
         runner,
     ]
     root = Path(__file__).resolve().parents[1]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=root)
+    environment = {**os.environ, "FDE_TEST_PAUSE": pause}
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=root, env=environment
+    )
 
 
 def shards(dataset: Path) -> dict[str, int]:
@@ -63,9 +69,19 @@ def shards(dataset: Path) -> dict[str, int]:
 
 
 def wait_for_shards(dataset: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while len(shards(dataset)) < count and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
+
+
+def family(process: subprocess.Popen[bytes]) -> list[tuple[str, psutil.Process]]:
+    """The processes below one, by their names; none once it has ended."""
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                found.append((child.name(), child))
+    return found
 
 
 def undisturbed(dataset: Path, recipe: Path, tmp_path: Path):
@@ -91,11 +107,12 @@ def test_the_process_stopped_at_random_points(job, tmp_path, how):
     dataset, recipe = job
     chance = random.Random(int(how))
     for _ in range(3):
-        process = start(dataset, recipe, "inline")
+        # Four shards at full speed, to be killed anywhere in them, and slowly on if this process comes late.
+        process = start(dataset, recipe, "inline", pause="2:4")
         wait_for_shards(dataset, len(shards(dataset)) + chance.randint(1, 4), process)
         time.sleep(chance.random() * 0.1)
         process.send_signal(how)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=240)
         assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL), said.decode()
         if how == signal.SIGINT:
             assert b"fde: interrupted" in said and b"Traceback" not in said
@@ -103,37 +120,50 @@ def test_the_process_stopped_at_random_points(job, tmp_path, how):
     finish_and_compare(dataset, recipe, tmp_path)
 
 
+def test_ctrl_c_while_a_dataclass_is_made_ends_with_the_exit_code_too(job, tmp_path, monkeypatch):
+    dataset, recipe = job
+    # The standard library makes a dataclass by an exec of a text, which CPython treats in a way of its own.
+    (tmp_path / "struck.py").write_text('exec("raise KeyboardInterrupt")\nclass Specialist: pass\n')
+    recipe.write_text("name: struck\nspecialists:\n  s: {use: 'struck:Specialist'}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    process = start(dataset, recipe, "inline")
+    _, said = process.communicate()
+    assert process.returncode == 130 and b"fde: interrupted" in said
+
+
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_the_driver_of_a_cluster_stopped_in_the_middle(job, tmp_path, how):
     dataset, recipe = job
-    process = start(dataset, recipe, "ray")
+    process = start(dataset, recipe, "ray", pause="2:0")
     wait_for_shards(dataset, 5, process)
     # Ray's own agents end themselves a little later; what holds memory, files or models must go at once.
-    family = [c for c in psutil.Process(process.pid).children(recursive=True) if "Agent" not in c.name()]
-    assert any("ray::UnitActor" in c.name() for c in family) and any("raylet" in c.name() for c in family)
+    named = [(name, child) for name, child in family(process) if "Agent" not in name]
+    assert any("ray::UnitActor" in name for name, _ in named) and any("raylet" in name for name, _ in named)
     process.send_signal(how)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL), said.decode()
-    _, alive = psutil.wait_procs(family, timeout=30)
+    _, alive = psutil.wait_procs([child for _, child in named], timeout=120)
     assert not alive, "the cluster of a dead driver lives on"
     assert 5 <= len(shards(dataset)) < 2 * SHARDS
     finish_and_compare(dataset, recipe, tmp_path)
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_actors_killed_while_the_run_goes_on(job, tmp_path):
     dataset, recipe = job
-    process = start(dataset, recipe, "ray")
+    process = start(dataset, recipe, "ray", pause="0.5:0")
     killed = 0
     for wanted in (3, 8, 14):
         wait_for_shards(dataset, wanted, process)
-        for child in psutil.Process(process.pid).children(recursive=True):
-            if "ray::UnitActor" in child.name():
+        for name, child in family(process):
+            if "ray::UnitActor" in name:
                 child.kill()
                 killed += 1
                 break
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == 0, said.decode()
     assert killed >= 2
     assert len(shards(dataset)) == 2 * SHARDS
@@ -142,6 +172,7 @@ def test_actors_killed_while_the_run_goes_on(job, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(3))
 def test_eight_actors_killed_at_random_moments(job, tmp_path, seed):
     dataset, recipe = job
@@ -152,9 +183,7 @@ def test_eight_actors_killed_at_random_moments(job, tmp_path, seed):
     killed = 0
     while killed < 8 and process.poll() is None:
         time.sleep(chance.random() * 4)
-        workers = [
-            c for c in psutil.Process(process.pid).children(recursive=True) if "ray::UnitActor" in c.name()
-        ]
+        workers = [child for name, child in family(process) if "ray::UnitActor" in name]
         if workers:
             chance.choice(workers).kill()
             killed += 1

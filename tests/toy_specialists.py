@@ -18,14 +18,22 @@ VERSION = 1
 
 
 class Numbers:
-    """Says each picture's number, and a box. `pause` seconds per batch make a run long enough to kill."""
+    """Says each picture's number, and a box. `pause` seconds per batch make a run long enough to kill.
+
+    FDE_TEST_PAUSE=SECONDS:AFTER makes each batch after the first so many take longer, by the same fingerprint: a
+    process that is to be killed is then surely there, however late its killer comes.
+    """
 
     def __init__(self, pause: float = 0.0, word: str = "number"):
         self.pause = pause
         self.word = word
+        self.batches = 0
+        seconds, _, after = os.environ.get("FDE_TEST_PAUSE", "0:0").partition(":")
+        self.longer, self.after = float(seconds), int(after)
 
     def __call__(self, images, said):
-        time.sleep(self.pause)
+        self.batches += 1
+        time.sleep(self.longer if self.longer and self.batches > self.after else self.pause)
         return [
             [
                 text := Annotation("text", f"{self.word} {number_of(image.pixels)}", "brief", score=0.5),
