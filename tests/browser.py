@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE_MS = 120_000
+"""For whatever a page is to show: on a busy machine a click may take many seconds."""
+
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -20,8 +23,9 @@ def browser() -> Iterator[Any]:
     found = os.environ.get("FDE_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         pytest.skip("there is no Chromium here (set FDE_CHROMIUM to one)")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
         yield running
@@ -38,7 +42,7 @@ def opened(browser: Any, url: str, **context: Any) -> Iterator[Any]:
     made = browser.new_context(**context)
     try:
         page = made.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",

@@ -112,7 +112,7 @@ class ChatServer:
     def wait_for(self, at_once: int) -> None:
         """Until so many requests have waited for their answers at one time."""
         with self.changed:
-            self.changed.wait_for(lambda: self.most_at_once >= at_once, timeout=20)
+            assert self.changed.wait_for(lambda: self.most_at_once >= at_once, timeout=120)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -26,17 +26,20 @@ CREDENTIALS = {
 @contextmanager
 def s3_server() -> Iterator[str]:
     """The address of a running server (`http://127.0.0.1:PORT`); stopped at the end."""
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    # Its access log would fill a pipe that nobody reads.
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        _make_bucket(server, address, "bucket")
-        yield address
-    finally:
-        server.terminate()
-        server.wait()
+    for _ in range(3):
+        port = free_port()
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        # Its access log would fill a pipe that nobody reads.
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            address = f"http://127.0.0.1:{port}"
+            if _make_bucket(server, address, "bucket"):
+                yield address
+                return
+        finally:
+            server.terminate()
+            server.wait()
+    raise RuntimeError("the S3 server ended at once, three times")
 
 
 @cache
@@ -48,14 +51,15 @@ def shared_server() -> str:
     return address
 
 
-def _make_bucket(server: subprocess.Popen[bytes], address: str, name: str) -> None:
+def _make_bucket(server: subprocess.Popen[bytes], address: str, name: str) -> bool:
+    """Make a bucket once the server answers. False where the server ended: another has taken its port."""
     while True:
         try:
             with urllib.request.urlopen(urllib.request.Request(f"{address}/{name}", method="PUT")):
-                return
+                return server.poll() is None
         except OSError:
             if server.poll() is not None:
-                raise RuntimeError("the S3 server ended at once") from None
+                return False
             time.sleep(0.1)
 
 

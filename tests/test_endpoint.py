@@ -48,6 +48,7 @@ from tests.chat_server import (
     serving,
     trickle,
 )
+from tests.ports import deaf_port
 from tests.test_endpoint_parts import Clock
 from tests.toy_sources import write_pictures
 
@@ -211,7 +212,8 @@ def test_without_images_and_statements_there_is_nothing_to_ask_from(chat: ChatSe
 )
 def test_what_may_pass_is_tried_again(chat: ChatServer, trouble: Move) -> None:
     chat.script = [trouble, trouble]
-    assert one(chat, timeout=0.3) == TEXT
+    # The attempt that succeeds has the same limit: it must be enough for a machine that is busy.
+    assert one(chat, timeout=2 if trouble in (hang, trickle) else 60) == TEXT
     assert len(chat.asked) == 3
     assert chat.asked[0].body == chat.asked[2].body
 
@@ -328,8 +330,10 @@ def test_the_end_of_the_run_does_not_wait_for_other_requests(chat: ChatServer) -
 
 def test_ctrl_c_does_not_wait_for_answers(chat: ChatServer) -> None:
     def interrupt() -> None:
-        chat.wait_for(3)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        try:
+            chat.wait_for(3)
+        finally:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     chat.script = [answer()]
     chat.rule = lambda asked: hang
@@ -340,8 +344,8 @@ def test_ctrl_c_does_not_wait_for_answers(chat: ChatServer) -> None:
         presser.start()
         with pytest.raises(KeyboardInterrupt):
             specialist(chat, timeout=86_400, time_budget=86_400, concurrency=3)(*batch(12))
-        presser.join()
     finally:
+        presser.join()
         signal.signal(signal.SIGINT, before)
     assert len(chat.asked) == 4
 
@@ -355,10 +359,8 @@ def test_redirects_are_not_followed(chat: ChatServer) -> None:
 
 
 def test_an_endpoint_that_is_not_there_ends_the_run() -> None:
-    with serving() as gone:
-        made = specialist(gone, retries=1)
-    with pytest.raises(SpecialistError, match="2 requests in a row"):
-        made(*batch(8))
+    with deaf_port() as port, pytest.raises(SpecialistError, match="2 requests in a row"):
+        specialist(ChatServer(port=port), retries=1)(*batch(8))
 
 
 def test_an_endpoint_that_goes_down_ends_the_run(chat: ChatServer) -> None:
@@ -788,7 +790,7 @@ def test_tls_is_verified_and_can_be_cut_too(
     with serving(context) as chat:
         chat.script = [hang, trickle, cut_within(said())]
         url = chat.url.replace("http:", "https:")
-        chosen = {"share": 1, "cache": None, "timeout": 0.5, "back_off": 0.01}
+        chosen = {"share": 1, "cache": None, "timeout": 3, "back_off": 0.01}
         with pytest.raises(SpecialistError, match="certificate .* cannot be trusted"):
             ChatTexts(url, "toy", "detailed", **chosen)(*batch(3))
         assert not chat.asked

@@ -11,7 +11,7 @@ from data_engine.errors import ImageError, StorageError
 from data_engine.image_bytes import ByteReader
 from data_engine.patience import patiently
 from data_engine.storage import Store
-from tests.ports import free_port
+from tests.ports import deaf_port
 from tests.s3_server import s3_environment, shared_server
 
 
@@ -94,7 +94,7 @@ def test_patience_is_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch, text: 
 
 
 def test_a_server_that_is_not_there_ends_what_was_asked(short: None) -> None:
-    with s3_environment(f"http://127.0.0.1:{free_port()}", patience=0.2):
+    with deaf_port() as port, s3_environment(f"http://127.0.0.1:{port}", patience=0.2):
         with pytest.raises(StorageError, match="tried"):
             Store("s3://bucket/x").files("images")
         # Not a failure of the image: the run must end, and the image be looked at when the store is back.
@@ -105,8 +105,8 @@ def test_a_server_that_is_not_there_ends_what_was_asked(short: None) -> None:
 
 
 def test_a_web_server_that_is_gone_costs_its_own_images(short: None) -> None:
-    with ByteReader() as reader, pytest.raises(ImageError) as caught:
-        reader.read(f"http://127.0.0.1:{free_port()}/x.jpg", None, 10)
+    with deaf_port() as port, ByteReader() as reader, pytest.raises(ImageError) as caught:
+        reader.read(f"http://127.0.0.1:{port}/x.jpg", None, 10)
     assert caught.value.reason == "unreadable"
 
 

@@ -29,8 +29,8 @@ def test_ctrl_c_ends_a_query_as_it_ends_everything(dataset, query):
     with connect(dataset) as connection:
         # Whether it comes before the query has begun or during it makes no difference to what is raised.
         timer = threading.Timer(1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
-        timer.start()
         with pytest.raises(KeyboardInterrupt):
+            timer.start()
             run(connection, query).read_all()
         timer.join()
         assert run(connection, "SELECT count(*) AS n FROM images").read_all()["n"].to_pylist() == [3]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from data_engine.web_bytes import REDIRECTS, fetch
 from pipelines.annotate import annotate
 from tests.hostile_rows import honest, with_rows
 from tests.picture_files import png
+from tests.ports import deaf_port
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -378,9 +378,8 @@ def test_what_may_pass_is_asked_again(allowed: None) -> None:
 
 
 def test_a_server_that_hangs_up_is_one_failure(allowed: None) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    assert problem(f"http://localhost:{port}/", seconds=0.3).reason == "unreadable"
+    with deaf_port() as port:
+        assert problem(f"http://localhost:{port}/", seconds=0.3).reason == "unreadable"
 
 
 def test_a_reader_of_rows_uses_all_this(allowed: None) -> None:
