@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import IO, Any, Literal
 
 import pyarrow as pa
@@ -13,12 +14,38 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from data_engine.errors import QueryError
 from data_engine.terminal_text import plain
 
 Format = Literal["table", "csv", "json", "parquet"]
 
+_OF_SUFFIX: dict[str, Format] = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
 TABLE_ROWS = 40
 _CELL = 60
+
+
+def format_of_output(given: str | None, output: Path | None) -> Format:
+    """The format by the name that was given, else by the suffix of the file that is to be written, else a table.
+
+    A name that was given counts whatever the suffix. Raises QueryError for an unknown name or suffix, and for a table
+    into a file: it is cut to what a person reads.
+    """
+    if given is None:
+        if output is None:
+            return "table"
+        if output.suffix.lower() not in _OF_SUFFIX:
+            known = ", ".join(_OF_SUFFIX)
+            raise QueryError(f"{output} ends with none of {known}", "name it so, or give --format")
+        return _OF_SUFFIX[output.suffix.lower()]
+    match given:
+        case "table" if output is not None:
+            raise QueryError(
+                "a table is no format of files", "leave out --output, or choose csv, json or parquet"
+            )
+        case "table" | "csv" | "json" | "parquet":
+            return given
+    raise QueryError(f"--format {given!r} is none of table, csv, json, parquet", "choose one of them")
 
 
 def printable(value: Any) -> str:

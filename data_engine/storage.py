@@ -33,6 +33,7 @@ from data_engine.remote import is_object_store, open_store, put
 
 _STALE_SECONDS = 24 * 3600
 _SPOOL_BYTES = 64 << 20
+_WHEN_FULL = "free some space, then run the same command again: finished shards are kept"
 
 AHEAD_BYTES = 4 << 20
 """What is read at a time of a file that is read from its start to its end: each read is a request to a store."""
@@ -77,16 +78,13 @@ def resolve(url: str) -> tuple[pa.fs.FileSystem, str]:
 
 
 @contextlib.contextmanager
-def storage_errors(what: str) -> Iterator[None]:
-    """Turn what a disk or store says into one StorageError that tells what to do."""
+def storage_errors(what: str, when_full: str = _WHEN_FULL) -> Iterator[None]:
+    """Turn what a disk or store says into one StorageError that tells what to do; `when_full` where space is short."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageError(
-                f"no space left for {what}",
-                "free some space, then run the same command again: finished shards are kept",
-            ) from error
+            raise StorageError(f"no space left for {what}", when_full) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise StorageError(
                 f"not allowed to write {what}: {error.strerror}", "check the folder's permissions"

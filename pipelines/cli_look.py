@@ -27,10 +27,20 @@ def sql(
     dataset: DatasetArgument,
     query: Annotated[str, typer.Argument(help="One SELECT. Views: images, texts, regions, triplets, ...")],
     format_: Annotated[
-        str, typer.Option("--format", "-f", help="table, csv, json (one object per line), parquet.")
-    ] = "table",
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="table, csv, json (one object per line) or parquet, whatever the name of --output; left out: by that name, else table.",
+        ),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A file instead of the terminal.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A file instead of the terminal: .csv, .json, .jsonl, .parquet; replaced whole.",
+        ),
     ] = None,
 ) -> None:
     """Ask the data set in SQL (DuckDB). Read-only; nothing outside the data set can be reached."""
@@ -38,23 +48,25 @@ def sql(
 
     from data_engine.dataset import Dataset
     from data_engine.errors import QueryError
+    from data_engine.output_file import make_place, written
     from data_engine.query import connect, run
-    from data_engine.query_output import print_table, write_rows
-    from data_engine.storage import storage_errors
+    from data_engine.query_output import format_of_output, print_table, write_rows
 
-    if format_ not in ("table", "csv", "json", "parquet"):
-        raise QueryError(f"--format {format_!r} is none of table, csv, json, parquet", "choose one of them")
-    if format_ == "parquet" and output is None and sys.stdout.isatty():
+    chosen = format_of_output(format_, output)
+    if chosen == "parquet" and output is None and sys.stdout.isatty():
         raise QueryError("Parquet is no text", "name a file with --output")
-    with connect(Dataset.open(dataset)) as connection:
+    opened = Dataset.open(dataset)
+    if output is not None:
+        make_place(output)
+    with connect(opened) as connection:
         rows = run(connection, query)
-        if format_ == "table":
+        if chosen == "table":
             print_table(rows, Console(width=None if sys.stdout.isatty() else 160, highlight=False))
         elif output is None:
-            write_rows(rows, sys.stdout.buffer, format_)  # type: ignore[arg-type]
+            write_rows(rows, sys.stdout.buffer, chosen)
         else:
-            with storage_errors(str(output)), output.open("wb") as stream:
-                write_rows(rows, stream, format_)  # type: ignore[arg-type]
+            with written(output) as stream:
+                write_rows(rows, stream, chosen)
 
 
 def view(

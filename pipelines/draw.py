@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import PIL.Image
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_engine.dataset import Dataset
-from data_engine.errors import DatasetError
+from data_engine.errors import DatasetError, StorageError
+from data_engine.output_file import make_place, written
 from data_engine.runner.pictures import read_pictures
 from data_engine.scenes.sheet import contact_sheet
 from data_engine.shards import read_table
-from data_engine.storage import storage_errors
 
 
 def draw_dataset(
@@ -24,10 +26,15 @@ def draw_dataset(
     images: int = 6,
     kept: bool = False,
 ) -> int:
-    """Write one PNG with the first images; returns how many. Raises DatasetError for an unknown source.
+    """Write one picture of the first images, in the format of its name's suffix; returns how many images.
+
+    Raises DatasetError for an unknown source, and StorageError for a suffix of no format and where `output` cannot
+    be written.
 
     `kept` leaves out what the filters dropped; without verdicts nothing is left out.
     """
+    format_ = _format(output)
+    make_place(output)
     have = dataset.sources()
     for source in sources or ():
         if source not in have:
@@ -53,9 +60,22 @@ def draw_dataset(
         table = said[shard]
         rows = [] if table is None else table.filter(pc.equal(table["image_id"], image.image_id)).to_pylist()
         tiles.append((image.pixels, rows))
-    with storage_errors(str(output)):
-        contact_sheet(tiles).save(output)
+    with written(output) as stream:
+        contact_sheet(tiles).save(stream, format_)
     return len(tiles)
+
+
+def _format(output: Path) -> str:
+    """Pillow's name of the format of a suffix, if it can write such a picture."""
+    format_ = PIL.Image.registered_extensions().get(output.suffix.lower(), "")
+    try:
+        PIL.Image.new("RGB", (1, 1)).save(io.BytesIO(), format_)
+    except (KeyError, OSError, ValueError) as error:
+        raise StorageError(
+            f"{output}: no picture can be written as {output.suffix or 'a file without a suffix'}",
+            "name a file like figure.png or figure.jpg",
+        ) from error
+    return format_
 
 
 def _kept(dataset: Dataset, shard: str, said: pa.Table) -> pa.Table:

@@ -98,6 +98,29 @@ def test_sql_writes_every_format(fde, toy, tmp_path):
     assert pq.read_table(tmp_path / "x.parquet").num_rows == 2
 
 
+def test_sql_takes_the_format_from_the_name_of_the_output(fde, toy, tmp_path):
+    pictures, dataset, _ = toy
+    fde("ingest", pictures, dataset)
+    query = "SELECT width, height FROM images LIMIT 2"
+    rows = [{"width": 8, "height": 8}] * 2
+    new = tmp_path / "new" / "folder"
+    assert fde("sql", dataset, query, "-o", new / "x.CSV")[0] == 0
+    assert (new / "x.CSV").read_text() == '"width","height"\n8,8\n8,8\n'
+    for name in ("x.json", "x.jsonl"):
+        assert fde("sql", dataset, query, "-o", new / name)[0] == 0
+        assert [json.loads(line) for line in (new / name).read_text().splitlines()] == rows
+    fde("sql", dataset, query, "-o", new / "x.parquet")
+    assert pq.read_table(new / "x.parquet").to_pylist() == rows
+    fde("sql", dataset, query, "-f", "json", "-o", new / "x.csv")
+    assert [json.loads(line) for line in (new / "x.csv").read_text().splitlines()] == rows
+    for wrong in (["-o", new / "x.txt"], ["-o", new / "x"], ["-f", "table", "-o", new / "x.csv"]):
+        code, _, err = fde("sql", dataset, query, *wrong)
+        assert code == 3 and len(err.splitlines()) == 2 and "csv" in err, err
+    assert fde("sql", dataset, query, "-o", new)[0] == 3
+    assert fde("sql", dataset, query, "-f", "csv", "-o", new)[0] == 4
+    assert sorted(p.name for p in new.iterdir()) == ["x.CSV", "x.csv", "x.json", "x.jsonl", "x.parquet"]
+
+
 def broken(tmp_path: Path, case: str) -> tuple[list[str], int, str]:
     """A mistake, the exit code it must end with, and words that its one line must hold."""
     ds, nothing = str(tmp_path / "ds"), str(tmp_path / "nothing")
@@ -169,5 +192,12 @@ def test_draw_shows_what_was_said(fde, toy, tmp_path):
     assert code == 0 and "4 images" in out
     with PIL.Image.open(tmp_path / "x.png") as picture:
         assert picture.width > 4 * 8
+    assert fde("draw", dataset, tmp_path / "new" / "x.JPG", "--images", "1")[0] == 0
+    with PIL.Image.open(tmp_path / "new" / "x.JPG") as picture:
+        assert picture.format == "JPEG"
+    for name in ("x.foo", "x", "x.xbm"):
+        code, _, err = fde("draw", dataset, tmp_path / "new" / name)
+        assert code == 4 and "figure.png" in err and len(err.splitlines()) == 2, err
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["x.JPG"]
     code, _, err = fde("draw", dataset, tmp_path / "x.png", "--source", "nobody")
     assert code == 3 and "it has: numbers" in err

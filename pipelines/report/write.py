@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from data_engine import __version__
 from data_engine.dataset import Dataset
-from data_engine.errors import FdeError, StorageError
+from data_engine.errors import FdeError
+from data_engine.output_file import make_place, written
 from data_engine.qa.checks import CheckResult
 from data_engine.qa.plots import PLOTS, plot, series_left_out
 from data_engine.qa.queries import Query
 from data_engine.qa.scope import Scope
 from data_engine.query_output import printable
-from data_engine.storage import storage_errors
 from pipelines.qa import Findings, qa
 from pipelines.report.drawing import svg
 from pipelines.report.gallery import gallery
@@ -75,17 +75,12 @@ def write_report(
     `folders` are of one's own SQL, `truth` a source of people's labels, as for `fde qa`. Raises StorageError
     where `output` cannot be written.
     """
-    with storage_errors(str(output)):
-        if output.is_dir():
-            raise StorageError(f"{output} is a folder", "name a file, e.g. report.html")
-        output.parent.mkdir(parents=True, exist_ok=True)
+    make_place(output)
     found = qa(dataset, scope, folders=folders, truth=truth, memory_limit=memory_limit, say=say)
     say(f"gallery of {images} images")
     page = report_page(dataset, found, scope, images)
-    with storage_errors(str(output)):
-        beside = output.with_name(f".{output.name}.tmp")
-        beside.write_text(page, encoding="utf-8", newline="\n")
-        beside.replace(output)
+    with written(output) as stream:
+        stream.write(page.encode())
     return found
 
 
