@@ -90,7 +90,7 @@ class Recipe(Part):
 def read_recipe(text: str, origin: str, folder: str = "") -> Recipe:
     """Parse and check a recipe. `origin` names it in errors. Raises RecipeError."""
     try:
-        data = bounded_yaml.load(text)
+        data = bounded_yaml.load(text, origin)
     except ValueError as error:
         raise RecipeError(f"{origin} is not valid YAML: {error}", "mend the file") from error
     if not isinstance(data, dict):
@@ -115,11 +115,19 @@ def read_recipe(text: str, origin: str, folder: str = "") -> Recipe:
 
 
 def load_recipe(path: Path) -> Recipe:
+    return read_recipe(text_of(path), str(path), str(path.absolute().parent))
+
+
+def text_of(path: Path) -> str:
+    """The YAML of a recipe's file. Raises RecipeError where it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read the recipe {path}: {error}", "check the path") from error
-    return read_recipe(text, str(path), str(path.absolute().parent))
+        return path.read_text(encoding="utf-8")
+    except IsADirectoryError as error:
+        raise RecipeError(f"the recipe {path} is a folder", "name the YAML file in it") from error
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}", "check the path") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"the recipe {path} is not UTF-8: {error.reason}", "save it as UTF-8") from error
 
 
 def _resolved(args: Mapping[str, Any], folder: str) -> dict[str, Any]:

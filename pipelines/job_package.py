@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from data_engine.bounded_yaml import load
 from data_engine.errors import RecipeError
-from data_engine.recipe import load_recipe
+from data_engine.recipe import load_recipe, text_of
 from data_engine.storage import is_local
-from pipelines.recipe_files import builtin_recipes
+from pipelines.recipe_files import builtin_recipes, recipe_file
 
 LARGEST = 500 << 20
 """Bytes that Ray lets a job send."""
@@ -34,9 +33,7 @@ def packaged(
     for place, name in _recipes(arguments):
         if name in builtin_recipes():
             continue
-        recipe = Path(name)
-        if not recipe.is_file():
-            raise RecipeError(f"there is no recipe {name!r}", "give a built-in name or a YAML file")
+        recipe = recipe_file(name)
         if working_dir is None:
             sent = package(recipe, scratch)
             note(f"sending {', '.join(sent)}")
@@ -85,8 +82,7 @@ def package(recipe: Path, folder: Path) -> list[str]:
     """
     load_recipe(recipe)  # what is wrong with it is better said here than by a job
     home = recipe.absolute().parent
-    text = recipe.read_text(encoding="utf-8")
-    settings = yaml.safe_load(text)
+    settings = load(text_of(recipe))
     wanted = {recipe.name, *_code(home, [use.partition(":")[0] for use in _values(settings, "use")])}
     for value in _texts(settings):
         if value.startswith("../"):
@@ -112,7 +108,11 @@ def package(recipe: Path, folder: Path) -> list[str]:
 
 def paths_of_this_machine(recipe: Path) -> list[str]:
     """Arguments that name a file of this machine which does not travel: every node must have it at that place."""
-    texts = _texts(yaml.safe_load(recipe.read_text(encoding="utf-8")))
+    try:
+        settings = load(text_of(recipe), recipe.name)
+    except ValueError as error:
+        raise RecipeError(f"{recipe} is not valid YAML: {error}", "mend the file") from error
+    texts = _texts(settings)
     return sorted({t for t in texts if "/" in t and not t.startswith(("./", "../")) and _exists(t)})
 
 

@@ -105,6 +105,13 @@ def test_what_cannot_be_sent_is_one_clear_line(mine, tmp_path, monkeypatch):
         packaged(["annotate", "ds", "-r", "nowhere.yaml"], None, tmp_path / "sent", print)
     with pytest.raises(RecipeError, match="does not lie in"):
         packaged(["annotate", "ds", "-r", str(mine)], mine.parent / "words", tmp_path / "sent", print)
+    for text, said in ((b"name: caf\xe9\n", "is not UTF-8"), (b"name: [\n", "is not valid YAML")):
+        (tmp_path / "odd.yaml").write_bytes(text)
+        for folder in (None, tmp_path):
+            with pytest.raises(RecipeError, match=said):
+                packaged(
+                    ["annotate", "ds", "-r", str(tmp_path / "odd.yaml")], folder, tmp_path / "sent", print
+                )
     monkeypatch.setattr("pipelines.job_package.LARGEST", 10)
     with pytest.raises(RecipeError, match="name large weights by a URL|a job can send"):
         package(mine, tmp_path / "sent")

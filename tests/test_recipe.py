@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from data_engine import bounded_yaml
 from data_engine.entry_point import code_version, signature
 from data_engine.errors import RecipeError
 from data_engine.recipe import load_recipe, read_recipe
-from pipelines.recipe_files import builtin_recipes, find_recipe
+from pipelines.recipe_files import builtin_recipes, find_recipe, recipe_text
 
 GOOD = """
 name: toy
@@ -160,3 +161,46 @@ def test_a_mistake_in_the_section_on_refinement_is_named_too(change, message):
     with pytest.raises(RecipeError) as caught:
         read(REFINED.replace(*change))
     assert message in str(caught.value) and "\n" not in str(caught.value) and caught.value.hint
+
+
+TWICE = """name: x
+specialists:
+  a: {use: "tests.toy_specialists:Numbers"}
+  a: {use: "tests.toy_specialists:Same"}
+"""
+
+
+def test_a_key_that_is_there_twice_is_named_with_its_line():
+    for text, named in (
+        (TWICE, "'a' is there twice in \"r.yaml\", line 4"),
+        ("name: x\nname: y\n", "'name' is there twice in \"r.yaml\", line 2"),
+        ('name: x\ndescription: [{a: 1, "a": 2}]\n', "'a' is there twice in \"r.yaml\", line 2"),
+    ):
+        with pytest.raises(RecipeError) as caught:
+            read_recipe(text, "r.yaml")
+        assert named in caught.value.message and "\n" not in caught.value.message
+
+
+def test_keys_that_a_mapping_takes_over_may_be_given_anew():
+    text = "one: &one {a: 1, b: 2}\ntwo: &two {<<: *one, a: 3}\nthree: {<<: [*two, *one], b: 4}\nfour: {<<: *two}\n"
+    assert bounded_yaml.load(text) == {
+        "one": {"a": 1, "b": 2},
+        "two": {"a": 3, "b": 2},
+        "three": {"a": 3, "b": 4},
+        "four": {"a": 3, "b": 2},
+    }
+
+
+def test_a_file_that_cannot_be_read_as_text_says_why(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    for name, said, hint in (
+        ("latin.yaml", "is not UTF-8", "save it as UTF-8"),
+        ("", "is a folder", "name the YAML file"),
+        ("nothing.yaml", "there is no recipe", "built-in name"),
+    ):
+        for read_it in (find_recipe, recipe_text):
+            with pytest.raises(RecipeError, match=said) as caught:
+                read_it(str(tmp_path / name))
+            assert hint in caught.value.hint
+    with pytest.raises(RecipeError, match="cannot read the recipe .*: No such file"):
+        load_recipe(tmp_path / "nothing.yaml")
