@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from data_engine.errors import IncompleteError, ModelLoadError, RecipeError, Spe
 from data_engine.ingest.run import ingest
 from data_engine.query import sql
 from data_engine.recipe import Recipe, SpecialistPart
-from data_engine.runner.progress import Reporter
+from data_engine.runner.progress import Reporter, StageProgress
+from data_engine.runner.work import Beat, Done
 from pipelines.annotate import annotate
 from tests.toy_sources import write_pictures
 
@@ -234,3 +237,37 @@ def test_progress_knows_what_failed_and_how_long_the_stage_took(dataset):
     assert "damaged" in numbers.failed["00001"] and echo.failed == {"00001": "it needs numbers"}
     assert not numbers.running and numbers.actors == 0
     assert numbers.actor_seconds > 0 and len(numbers.unit_seconds) == 2
+
+
+def test_the_last_line_of_a_stage_comes_at_its_end_with_its_own_rate(dataset, caplog):
+    caplog.set_level(logging.INFO, "data_engine")
+    reporter = Reporter(terminal=False, every=1e9)
+    chosen = recipe(numbers=part("Numbers"), aloud=part("LoadsAloud"))
+    annotate(dataset, chosen, runner="inline", reporter=reporter)
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.split(" images")[0] for line in said] == ["numbers 25/25", "loading", "aloud 25/25"]
+    assert all(line.endswith(" images/s, done, 0 failures") for line in said if line != "loading")
+    numbers, aloud = reporter.stages.values()
+    assert numbers.started < numbers.ended < aloud.started < aloud.ended
+    assert f" {numbers.rate:,.1f} images/s" in said[0]
+
+
+def test_a_stage_whose_last_shard_is_given_up_has_ended_too(dataset, caplog):
+    caplog.set_level(logging.INFO, "data_engine")
+    (Path(dataset.url) / "images/00002.parquet").write_bytes(b"PAR1 nothing PAR1")
+    reporter = Reporter(terminal=False, every=1e9)
+    with pytest.raises(IncompleteError):
+        annotate(dataset, recipe(a=part("Numbers"), b=part("LoadsAloud")), runner="inline", reporter=reporter)
+    said = [record.getMessage() for record in caplog.records if "damaged" not in record.getMessage()]
+    assert [line.split(" images")[0] for line in said] == ["a 20/25", "loading", "b 20/25"]
+    assert all(line.endswith(", done, 0 failures") for line in said if line != "loading")
+
+
+def test_a_stage_without_a_rate_tells_no_time_that_is_left():
+    stage = StageProgress("s", 10, units=1, started=time.monotonic())
+    assert stage.line == "0.0 images/s, 0 failures"
+    stage.count(Beat(4, 0, 0))
+    assert "0:00:0" in stage.line and stage.ended is None
+    stage.count(Beat(6, 1, 0))
+    stage.count(Done(10, 1, 10))
+    assert stage.ended is not None and stage.line.endswith(", done, 1 failures")

@@ -149,8 +149,7 @@ class Hands:
         for lost, need in self.queue.give_up(unit):
             reason = why if need is None else f"it needs {need}"
             progress = self.crew.teams[lost.specialist].progress
-            progress.units_failed += 1
-            progress.failed[lost.shard] = reason
+            progress.give_up(lost.shard, reason)
             self.note(
                 f"{lost.specialist} {lost.shard} failed: {reason}", stage=lost.specialist, shard=lost.shard
             )

@@ -28,8 +28,7 @@ def _run_stage(
 
     def give_up(shard: str, why: str) -> None:
         failed.add((stage.name, shard))
-        progress.units_failed += 1
-        progress.failed[shard] = why
+        progress.give_up(shard, why)
 
     begun = time.monotonic()
     progress.actors = 1
@@ -63,6 +62,7 @@ def _run_stage(
     finally:
         progress.actors = 0
         progress.actor_seconds += time.monotonic() - begun
+    reporter.tick()  # the last shard may have been given up, and the next stage may load for minutes
 
 
 def _variables(stage: Stage) -> dict[str, str]:

@@ -69,8 +69,11 @@ class StageProgress:
     def line(self) -> str:
         if self.started is None:
             return "waiting" if self.images < self.total else "nothing to do"
-        eta = "done" if self.images >= self.total else f"{clock(self.eta or 0.0)} left"
-        return f"{self.rate:,.1f} images/s, {eta}, {self.failures:,} failures"
+        if self.images >= self.total or self.ended is not None:
+            eta = ", done"
+        else:
+            eta = "" if self.eta is None else f", {clock(self.eta)} left"
+        return f"{self.rate:,.1f} images/s{eta}, {self.failures:,} failures"
 
     @property
     def counts(self) -> dict[str, float | None]:
@@ -97,6 +100,7 @@ class StageProgress:
                 self.annotations += event.annotations
                 if event.result is not None:
                     self.results.append(event.result)
+                self._end_if_complete()
 
     def begin(self, shard: str) -> None:
         """A shard is in work from now on."""
@@ -122,6 +126,17 @@ class StageProgress:
         self.units_skipped += units
         self.images += images
         self.skipped_images += images
+        self._end_if_complete()
+
+    def give_up(self, shard: str, why: str) -> None:
+        """This run will not do a shard."""
+        self.units_failed += 1
+        self.failed[shard] = why
+        self._end_if_complete()
+
+    def _end_if_complete(self) -> None:
+        if not self.left and self.ended is None:
+            self.ended = time.monotonic()
 
 
 def clock(seconds: float) -> str:
@@ -211,14 +226,16 @@ class Reporter:
         log.warning(message, extra=about(run_id=self.run_id, stage=stage, shard=shard))
 
     def tick(self, *, last: bool = False) -> None:
+        """Show what is new: all stages where the last time is long enough ago, and a stage that has ended at once."""
         self.exporter.export(self.run_id, self.stages, last=last)
         now = time.monotonic()
-        if now - self._last < (0.2 if self.terminal else self.every) and not last:
-            return
-        self._last = now
+        due = last or now - self._last >= (0.2 if self.terminal else self.every)
+        if due:
+            self._last = now
         for name, stage in self.stages.items():
-            if stage.images >= stage.total and stage.ended is None:
-                stage.ended = now
+            over = stage.ended is not None and not stage.said
+            if not due and not over:
+                continue
             if self._bars is not None:
                 self._bars.update(
                     self._tasks[name],
@@ -227,7 +244,6 @@ class Reporter:
                     line=stage.line,
                 )
             elif stage.started is not None and not stage.said:
-                stage.said = stage.ended is not None
                 known = about(run_id=self.run_id, stage=name, **stage.counts)
                 log.info(
                     "%s %s/%s images, %s",
@@ -237,3 +253,4 @@ class Reporter:
                     stage.line,
                     extra=known,
                 )
+            stage.said = stage.said or over
