@@ -22,6 +22,24 @@ from data_engine.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff"})
+OTHER_SUFFIXES = frozenset(
+    {
+        ".avif",
+        ".bmp",
+        ".cr2",
+        ".dng",
+        ".heic",
+        ".heif",
+        ".jp2",
+        ".jxl",
+        ".nef",
+        ".psd",
+        ".raw",
+        ".svg",
+        ".tga",
+    }
+)
+"""Of pictures in formats that are not read: who has such files wants to know that they are left out."""
 
 MAX_PIXELS = 89_478_485
 """Pillow's own decompression-bomb limit: 256 MiB of RGB. Its warning above it is our refusal."""

@@ -19,6 +19,16 @@ from tests.ingested import by_key, everything, failures, images
 from tests.picture_files import encoded, jpeg, pixels, png, png_claiming, put
 
 
+def test_pictures_in_formats_that_are_not_read_are_told_by_their_suffix(tmp_path: Path) -> None:
+    files = {"a.jpg": jpeg(1), "b.HEIC": b"?", "c.heic": b"?", "d.bmp": b"BM", "notes.txt": b"no"}
+    summary = ingest(str(put(tmp_path / "in", files)), str(tmp_path / "out"))
+    assert (summary.images, summary.ignored) == (1, 1)
+    assert summary.left_out == {
+        ".heic files (not a format that is read)": 2,
+        ".bmp files (not a format that is read)": 1,
+    }
+
+
 def test_a_folder_becomes_rows_in_the_order_of_its_paths(tmp_path: Path) -> None:
     source = put(
         tmp_path / "in",

@@ -85,11 +85,11 @@ def units(source: str) -> Iterator[Unit]:
             )
         )
     words = _words(source)
-    for index, (files, ignored) in enumerate(image_files(source)):
+    for index, (files, passed) in enumerate(image_files(source)):
         here = {name: words[name] for name in {f.key.split("/")[0] for f in files} if name in words}
         yield Unit(
             index,
-            {"root": source, "files": [f.facts for f in files], "words": here, "ignored": ignored},
+            {"root": source, "files": [f.facts for f in files], "words": here, **passed},
         )
 
 
