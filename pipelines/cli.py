@@ -74,6 +74,8 @@ def annotate(
 
     Only what is missing is done: interrupt it at any time and run the same command again.
     """
+    import logging
+
     from data_engine.dataset import Dataset
     from data_engine.errors import RecipeError
     from pipelines.annotate import annotate as run
@@ -86,9 +88,13 @@ def annotate(
     url = places[-1]
     if len(places) == 2:
         _ingest(places[0], url, format_, embed, shard_size, workers)
-    summary = run(
-        Dataset.open(url), chosen, runner=chosen_runner(runner), address=address, reporter=new_reporter()
-    )
+    opened = Dataset.open(url)
+    if recipe == "scenes" and opened.info.source_format != "scenes":
+        logging.getLogger("data_engine").warning(
+            "the recipe scenes has toy models, which know drawn scenes alone: for other images name one with --recipe "
+            "(fde recipe list)"
+        )
+    summary = run(opened, chosen, runner=chosen_runner(runner), address=address, reporter=new_reporter())
     for stage in summary.stages:
         done = f"{stage.units_done} shards done, {stage.units_skipped} already there"
         made = f"{stage.annotations:,} annotations" if stage.units_done else "nothing to do"

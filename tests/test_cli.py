@@ -11,6 +11,8 @@ import PIL.Image
 import pyarrow.parquet as pq
 import pytest
 
+from data_engine.recipe import load_recipe
+from data_engine.scenes.write import make_scenes
 from pipelines.cli import main
 from tests.toy_sources import write_pictures
 
@@ -61,6 +63,18 @@ def test_600_images_of_which_one_is_corrupt(fde, toy):
         "sql", dataset, "SELECT (SELECT count(*) FROM texts) AS t, stage, key FROM failures", "-f", "json"
     )
     assert json.loads(out) == {"t": 599, "stage": "ingest", "key": "00123.png"}
+
+
+def test_toy_models_on_pictures_that_they_do_not_know_are_remarked_on(fde, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("pipelines.cli.chosen_recipe", lambda name: load_recipe(tmp_path / "toy.yaml"))
+    (tmp_path / "toy.yaml").write_text(RECIPE)
+    write_pictures(tmp_path / "pictures", 2, (8, 8))
+    make_scenes(tmp_path / "drawn", 2, seed=0, size=(128, 96))
+    for source, remarked in (("pictures", True), ("drawn", False)):
+        caplog.clear()
+        code, _, _ = fde("annotate", tmp_path / source, tmp_path / f"{source}.ds", "--runner", "inline")
+        assert code == 0
+        assert ("toy models, which know drawn scenes alone" in caplog.text) == remarked
 
 
 def test_annotate_again_does_nothing_and_filter_prints_the_funnel(fde, toy):
