@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,10 @@ MAX_SCANS = 64
 enough for another, so that a file of a megabyte could take hours."""
 
 _SCAN = b"\xff\xda"
+
+# Pillow's warning of what is refused below would be a second line about it, on a person's terminal. It stands last:
+# who asks for the warning gets it.
+warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning, append=True)
 
 _open = PIL.Image.open
 """Bound here, before a model library can put its own in its place (ultralytics does)."""

@@ -15,6 +15,9 @@ from typing import Any
 from data_engine.blanked import blanked
 from data_engine.terminal_text import plain_lines
 
+_OWN_HANDLERS = ("huggingface_hub", "transformers", "spacy", "weasel")
+"""Loggers of packages that write their lines to standard error by themselves, once they are imported."""
+
 FIELDS = "fde"
 """The attribute of a log record that holds what is known beside its message."""
 
@@ -51,8 +54,30 @@ class PlainLine(logging.Formatter):
         return plain_lines(blanked(super().format(record)))
 
 
+class _Passing(logging.Logger):
+    """A logger that takes no handler of its own: its lines go to the handlers above it, and come once."""
+
+    def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802 - logging's name
+        pass
+
+    @property
+    def propagate(self) -> bool:
+        return True
+
+    @propagate.setter
+    def propagate(self, value: bool) -> None:
+        pass
+
+
 def set_up() -> None:
     """Send this project's log lines to standard error; of other packages only warnings."""
+    for name in _OWN_HANDLERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.__class__ = (
+            _Passing  # it may be there already, and gets its handler when the package is imported
+        )
+    logging.captureWarnings(as_json())  # Python's own warnings would be lines of text
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLine() if as_json() else PlainLine("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

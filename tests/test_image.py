@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -232,3 +235,15 @@ def test_a_png_with_one_byte_flipped_in_its_pixels_is_refused_by_both(step):
         with pytest.raises(ImageError) as caught:
             look(flipped)
         assert caught.value.reason in ("corrupt", "truncated")
+
+
+def test_a_picture_that_is_too_large_is_refused_without_another_word(tmp_path):
+    """Between Pillow's limit and twice that it only warns."""
+    (tmp_path / "large.png").write_bytes(png_claiming(10_000, 9_000))
+    code = (
+        "import sys; from pathlib import Path; from data_engine.image import inspect; from data_engine.errors import ImageError\n"
+        "try: inspect(Path(sys.argv[1]).read_bytes())\nexcept ImageError as error: print(error.reason)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "large.png")]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("too_large\n", "")

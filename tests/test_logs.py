@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +31,45 @@ name: slow
 specialists:
   numbers: {use: "tests.toy_specialists:Numbers", args: {pause: 30}}
 """
+
+
+NOISE = """
+import logging, warnings
+from data_engine.logs import set_up
+set_up()
+for name in ("huggingface_hub", "transformers", "spacy"):
+    log = logging.getLogger(name)
+    log.addHandler(logging.StreamHandler())  # as these packages do when they are imported
+    log.propagate = name == "huggingface_hub"
+    logging.getLogger(f"{name}.part").warning("from %s", name)
+warnings.warn("from Python")
+"""
+
+
+@pytest.mark.parametrize("kind", ["json", ""])
+def test_other_packages_lines_come_once_and_as_ours_do(kind):
+    environment = {**os.environ, "FDE_LOG": kind}
+    done = subprocess.run(
+        [sys.executable, "-c", NOISE], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    lines = done.stderr.splitlines()
+    wanted = ["from huggingface_hub", "from transformers", "from spacy"]
+    if kind == "json":
+        told = [json.loads(line) for line in lines]
+        assert [one["message"] for one in told[:3]] == wanted and "from Python" in told[3]["message"]
+        assert len(told) == 4 and {one["level"] for one in told} == {"warning"}
+    else:
+        assert [line.split(" ", 1)[1] for line in lines[:3]] == wanted and "from Python" in lines[3]
+
+
+def test_a_package_that_brings_its_own_handler_keeps_none():
+    pytest.importorskip("huggingface_hub")
+    code = (
+        "import logging; from data_engine.logs import set_up; set_up(); import huggingface_hub\n"
+        "logging.getLogger('huggingface_hub.x').warning('here')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.count("here") == len(done.stderr.splitlines()) == 1
 
 
 @given(st.text(), st.text())

@@ -122,13 +122,14 @@ def test_a_token_that_would_be_none_is_refused(dataset, token):
         pass
 
 
-def test_the_command_serves_until_it_is_interrupted(dataset):
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_interrupted(dataset, asked):
     command = [sys.executable, "-m", "pipelines", "view", dataset.url, "--no-browser", "--read-only"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         port = int(process.stdout.readline().split(":")[-1].strip(" /\n"))
         assert ask(Address("127.0.0.1", port, None), "/api/overview")[2]["images"] == 12
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        process.send_signal(asked)
+        assert process.communicate(timeout=60)[1] == "" and process.returncode == 0
 
 
 def test_a_port_that_is_taken_is_one_line(dataset, address):

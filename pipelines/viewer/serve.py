@@ -101,8 +101,10 @@ def serve(
         if browser and sys.stdout.isatty():  # where nobody sits, a browser may be one for terminals
             webbrowser.open(address.url)
         with contextlib.suppress(KeyboardInterrupt):
+            # No join: one that a signal ends takes the thread for ended (Python 3.11), and the process would
+            # end before its server has.
             while thread.is_alive():
-                thread.join(timeout=1)
+                time.sleep(0.5)
 
 
 def _is_loopback(host: str) -> bool:
