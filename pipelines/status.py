@@ -93,11 +93,12 @@ def read_status(dataset: Dataset, recipe: Recipe | None = None) -> Status:
 def _stages(
     dataset: Dataset, recipe: Recipe | None, working: Sequence[Driver], runs: Sequence[Mapping[str, Any]]
 ) -> dict[str, str]:
-    """Every stage that there is, has been tried, or should be, with the folder of its shards."""
+    """Every stage that has shards or should have, with their folder. A stage without any that the last run of its
+    command does not name was given up."""
     names = dict.fromkeys([] if recipe is None else recipe.ordered())
     names |= dict.fromkeys(dataset.sources())
     names |= dict.fromkeys(name for driver in working for name in driver.stages)
-    names |= dict.fromkeys(run["stage"] for run in reversed(runs))
+    names |= dict.fromkeys(run["stage"] for run in reversed(_last_of_each_command(runs)))
     folders = {name: f"annotations/{name}" for name in names if not _round(name)}
     for source in (*dataset.info.labels, REVIEWER, "ingest"):
         folders.pop(source, None)
@@ -107,6 +108,11 @@ def _stages(
     for number in sorted(judged - {""}, key=int):
         folders["filter" if number == "0" else f"filter-{number}"] = f"verdicts/{number}"
     return folders
+
+
+def _last_of_each_command(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    last = {run["command"]: run["run_id"] for run in reversed(runs)}  # the latest come first
+    return [run for run in runs if last[run["command"]] == run["run_id"]]
 
 
 def _round(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +15,9 @@ from data_engine.dataset import Dataset
 from data_engine.qa import session
 from data_engine.qa.checks import CheckResult, check_names, run_checks
 from data_engine.qa.queries import built_in
+from data_engine.qa.session import open_session
 from data_engine.schema import ANNOTATIONS
+from data_engine.shards import read_table
 from tests.qa_sets import Row, edit, hand_made, said_of
 
 SHARD = "00000"
@@ -184,3 +187,37 @@ def test_one_shard_by_other_settings_is_stale(dataset):
     edit(dataset, f"annotations/scorer/{SHARD}", lambda rows: None, fingerprint="older")
     # Of two no one is the odd one out; verdicts were given on other rows than there are now.
     assert results(dataset, "stale_shards")["stale_shards"].rows >= 1
+
+
+def add_run(dataset: Dataset, number: int, stage: str, **more: object) -> None:
+    (row,) = read_table(dataset.store, "runs/r1.parquet").to_pylist()
+    started = row["started"] + timedelta(hours=number)
+    dataset.write_run(
+        f"r{number}", [row | {"run_id": f"r{number}", "stage": stage, "started": started} | more]
+    )
+
+
+@pytest.mark.parametrize(
+    ("stage", "more", "later", "left"),
+    [
+        ("typo", {"units_done": 0}, None, True),
+        ("typo", {"units_done": 0}, "annotate", False),
+        ("typo", {"units_done": 0}, "filter", True),
+        ("detector", {"units_done": 1}, "annotate", True),
+        ("detector", {"units_done": 1, "units_skipped": 1}, None, False),
+        ("detector", {"units_done": 1, "fingerprint": "detector"}, None, False),
+        ("detector", {"units_done": 1, "fingerprint": "another"}, None, True),
+        ("filter-1", {"units_done": 1, "command": "filter"}, "filter", True),
+        ("filter-7", {"units_done": 1, "command": "filter"}, "filter", False),
+    ],
+)
+def test_a_stage_is_unfinished_while_shards_of_it_are_left_and_somebody_wants_them(
+    tmp_path, stage, more, later, left
+):
+    """Of two shards. A stage with files is wanted, and so is one that the last run of its command names."""
+    dataset = hand_made(tmp_path)
+    add_run(dataset, 2, stage, status="interrupted", **more)
+    if later is not None:
+        add_run(dataset, 3, "captioner", command=later, units_done=2)
+    (found,) = [r for r in run_checks(open_session(dataset)) if r.query.name == "unfinished_runs"]
+    assert found.error is None and found.passed == (not left)

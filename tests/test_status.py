@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_engine.dataset import Dataset
-from data_engine.errors import IncompleteError
+from data_engine.errors import IncompleteError, ModelLoadError
 from data_engine.recipe import Recipe
 from pipelines.cli import main
 from pipelines.status import lines, read_status
@@ -63,6 +63,15 @@ def test_units_that_failed_are_told_until_they_are_done(dataset):  # noqa: F811
     images.write_bytes(sound)
     run(dataset, chosen)
     assert counts(read_status(dataset)) == {"numbers": (3, 0, 0, 0), "echo": (3, 0, 0, 0)}
+
+
+def test_a_stage_without_shards_that_later_runs_no_longer_name_is_not_left(dataset):  # noqa: F811
+    for _ in range(2):
+        with pytest.raises(ModelLoadError):
+            run(dataset, recipe(numbers=part("Numbers"), typo=part("CannotLoad", weights="x")))
+        assert counts(read_status(dataset))["typo"] == (0, 0, 0, 3)
+    run(dataset, recipe(numbers=part("Numbers", word="other")))
+    assert counts(read_status(dataset)) == {"numbers": (3, 0, 0, 0)}
 
 
 def test_verdicts_are_a_stage_and_imported_labels_are_none(dataset):  # noqa: F811
