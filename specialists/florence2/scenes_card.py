@@ -23,7 +23,7 @@ _MEASURES = {
 def card(facts: dict[str, Any]) -> str:
     """Markdown. `facts` is what `scenes_training.train` keeps in `training.json`."""
     unseen = dict(facts["unseen"])
-    seed = unseen.pop("seed")
+    seed, generator = unseen.pop("seed"), unseen.pop("generator")
     names = list(unseen)
     table = "\n".join(
         f"| {words} | {' | '.join(_share(unseen[name][measure]) for name in names)} |"
@@ -59,7 +59,7 @@ nothing of photographs.
 
 ## Quality on unseen scenes
 
-Through `specialists.florence2:Florence2`, greedy decoding where no beams are named, {unseen[names[0]]["images"]} scenes of seed {seed} of each world, 320 x 240 pixels,
+Through `specialists.florence2:Florence2`, greedy decoding where no beams are named, {unseen[names[0]]["images"]} scenes of seed {seed} (generator {generator}) of each world, 320 x 240 pixels,
 the files as shipped. Prompts about a caption, a phrase or a region are given the truth.
 
 | measure | {" | ".join(names)} |

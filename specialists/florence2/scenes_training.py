@@ -180,7 +180,9 @@ def judge(output: Path, facts: dict[str, Any], evaluate_on: int) -> Quality:
     names = [own, *(name for name in WORLDS if name != own)]
     found = {name: measure(output, evaluate_on, UNSEEN_SEED, WORLDS[name]) for name in names}
     found[f"{own}, {_BEAMS} beams"] = measure(output, evaluate_on, UNSEEN_SEED, WORLDS[own], num_beams=_BEAMS)
-    facts["unseen"] = {"seed": UNSEEN_SEED} | {name: asdict(quality) for name, quality in found.items()}
+    facts["unseen"] = {"seed": UNSEEN_SEED, "generator": GENERATOR} | {
+        name: asdict(quality) for name, quality in found.items()
+    }
     with storage_errors(str(output)):
         _write_facts(output, facts)
         (output / CARD).write_text(card(facts), encoding="utf-8")
