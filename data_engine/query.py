@@ -9,8 +9,10 @@ functions of boxes and texts.
 
 from __future__ import annotations
 
+import re
 import tempfile
 import uuid
+from contextlib import suppress
 from functools import partial
 from importlib.resources import files
 
@@ -22,7 +24,7 @@ from data_engine.errors import QueryError
 from data_engine.qa.scope import Scope, find_scope
 from data_engine.qa.stored import glob_of, stored_views, surveyed_views
 from data_engine.qa.survey import SCHEMAS, Survey
-from data_engine.query_errors import query_errors
+from data_engine.query_errors import query_errors, without_column
 from data_engine.query_thread import attended, streamed
 
 _DERIVED = ("texts", "masks", "regions", "scores", "triplets", "members", "changes", "conflicts", "elements")
@@ -120,7 +122,26 @@ def run(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader
     # DuckDB also calls `WITH x AS (COPY ... TO 'file') SELECT ...` a SELECT, and runs it. It refuses
     # statements that write anywhere but at the top level, so nothing a person types may stand there.
     asked = f"SELECT * FROM (\n{_without_semicolon(sql)}\n)"
-    return streamed(connection, lambda: connection.sql(asked).to_arrow_reader(65_536), hint)
+    try:
+        return streamed(connection, lambda: connection.sql(asked).to_arrow_reader(65_536), hint)
+    except QueryError as error:
+        if not without_column(error.message):
+            raise
+        raise QueryError(error.message, _columns(connection, sql) or hint) from error
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """The columns of the views that a query names; empty where it names none."""
+    words = set(re.findall(r"\w+", sql.lower()))
+    told = []
+    for name in VIEWS:
+        if name in words:
+            with suppress(
+                duckdb.Error
+            ):  # a file that cannot be read: what is wrong with the query is told all the same
+                columns = connection.sql(f"DESCRIBE {name}").fetchall()
+                told.append(f"{name} has {', '.join(column[0] for column in columns)}")
+    return "; ".join(told)
 
 
 def _without_semicolon(sql: str) -> str:

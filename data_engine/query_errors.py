@@ -18,6 +18,8 @@ from data_engine.errors import DamagedError, FdeError, QueryError
 _KIND = re.compile(r"[A-Z][A-Za-z ]* Error: ")
 """How DuckDB begins a message, except those of its Parquet reader about the insides of a file."""
 
+_NO_COLUMN = re.compile(r"Binder Error: .*\bcolumn\b", re.IGNORECASE)
+
 _OF_THE_READER = "Invalid Error: "
 """How it begins those too, where they end a stream."""
 
@@ -39,6 +41,11 @@ def of_files(message: str) -> bool:
 def one_line(error: Exception) -> str:
     """The first paragraph of DuckDB's message; further ones quote the query."""
     return " ".join(str(error).split("\n\n")[0].split())
+
+
+def without_column(message: str) -> bool:
+    """Whether DuckDB says that a column is not there."""
+    return bool(_NO_COLUMN.match(message))
 
 
 def query_error(error: Exception, hint: str) -> FdeError:

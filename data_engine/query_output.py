@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -61,8 +62,10 @@ def printable(value: Any) -> str:
     return plain(text)
 
 
-def print_table(rows: pa.RecordBatchReader, console: Console, limit: int = TABLE_ROWS) -> None:
-    """The first `limit` rows as a table, and how many there are in all."""
+def print_table(
+    rows: pa.RecordBatchReader, console: Console, limit: int = TABLE_ROWS, *, whole: bool = False
+) -> None:
+    """The first `limit` rows as a table, and how many there are in all; `whole` cuts no cell, however wide it is."""
     shown: list[list[Any]] = []
     count = 0
     for batch in rows:
@@ -83,9 +86,15 @@ def print_table(rows: pa.RecordBatchReader, console: Console, limit: int = TABLE
             overflow="ellipsis",
             no_wrap=True,
         )
-    for row in shown:
-        cells = [printable(value) for value in row]
-        table.add_row(*(Text(cell if len(cell) <= _CELL else cell[: _CELL - 1] + "…") for cell in cells))
+    cells = [[printable(value) for value in row] for row in shown]
+    for row in cells:
+        table.add_row(
+            *(Text(cell if whole or len(cell) <= _CELL else cell[: _CELL - 1] + "…") for cell in row)
+        )
+    if whole:
+        heads = map(printable, rows.schema.names)
+        widths = [max(map(cell_len, column)) for column in zip(heads, *cells, strict=True)]
+        console.width = max(console.width, sum(width + 3 for width in widths))
     console.print(table)
     if count > len(shown):
         console.print(f"{len(shown)} of {count:,} rows; --format csv, json or parquet gives them all")

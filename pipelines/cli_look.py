@@ -61,7 +61,7 @@ def sql(
     with connect(opened) as connection:
         rows = run(connection, query)
         if chosen == "table":
-            print_table(rows, Console(width=None if sys.stdout.isatty() else 160, highlight=False))
+            print_table(rows, Console(highlight=False), whole=not sys.stdout.isatty())
         elif output is None:
             write_rows(rows, sys.stdout.buffer, chosen)
         else:

@@ -154,6 +154,15 @@ def test_a_long_answer_is_cut_in_a_table_and_says_so():
     assert "40 of 1,000 rows" in out.getvalue() and "999" not in out.getvalue()
 
 
+def test_a_whole_table_cuts_no_cell():
+    rows = {name: ["word " * 100 + name] for name in "abc"}
+    out = io.StringIO()
+    print_table(pa.table(rows).to_reader(), Console(file=out, width=100), whole=True)
+    assert all(rows[name][0] in out.getvalue() for name in rows) and "…" not in out.getvalue()
+    print_table(pa.table(rows).to_reader(), cut := Console(file=io.StringIO(), width=100))
+    assert "…" in cut.file.getvalue()
+
+
 def test_csv_json_and_parquet_hold_the_same_rows(dataset):
     query = "SELECT text, box, score, span FROM annotations ORDER BY annotation_id"
     written = {}

@@ -76,10 +76,25 @@ def test_whatever_is_overwritten_a_query_answers_or_raises_an_error_of_this_proj
 
 @pytest.mark.parametrize(
     "query",
-    ["SELECT nothing FROM images", "SELEC", "SELECT CAST(image_id AS INTEGER) FROM images", "SELECT error('no')",
+    ["SELECT nothing", "SELEC", "SELECT CAST(image_id AS INTEGER) FROM images", "SELECT error('no')",
      "SELECT 9223372036854775807 + count(*) FROM images", "SELECT strptime(image_id, '%Y') FROM images"],
 )  # fmt: skip
 def test_a_mistake_in_the_query_is_no_damage(sound, query):
     with pytest.raises(QueryError) as caught:
         sql(sound, query)
     assert "views: " in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("query", "hint"),
+    [
+        ("SELECT widht FROM images", "images has image_id, keys, uri, offset, length, width, height, "),
+        ("SELECT i.widht FROM images AS i", "images has image_id, "),
+        ("WITH i AS (FROM images) SELECT nothing FROM i JOIN texts USING (image_id)", "; texts has "),
+        ("SELECT nothing FROM range(3)", "views: "),
+    ],
+)
+def test_a_column_that_is_not_there_is_answered_with_those_that_are(sound, query, hint):
+    with pytest.raises(QueryError) as caught:
+        sql(sound, query)
+    assert hint in caught.value.hint and "\n" not in caught.value.hint
