@@ -21,6 +21,7 @@ from data_engine.runner.pool import run_on_ray
 from data_engine.runner.progress import Reporter, StageProgress
 from data_engine.runner.work import Worker
 from data_engine.students import with_students
+from data_engine.wording import counted
 
 Runner = Literal["auto", "inline", "ray"]
 
@@ -57,12 +58,13 @@ def annotate(
     plan.keep()
     again = add_to(plan, dataset)
     if again:
-        reporter.note(f"{again} shards are made again because images failed in them (fde retry)")
+        reporter.note(f"made again because images failed in them (fde retry): {counted(again, 'shard')}")
     stages = _progress(plan, dataset)
     for stage in plan.stages.values():
         if stage.stale:
             reporter.note(
-                f"{stage.name}: {stage.stale} shards were made by another recipe, code or weights; they are made again"
+                f"{stage.name}: {counted(stage.stale, 'shard was', 'shards were')} made by another recipe, code or "
+                "weights, and made again"
             )
     if plan.units and not dataset.info.embedded:
         check_source(dataset.info.source, dataset.url)
@@ -95,7 +97,7 @@ def annotate(
     failed = sum(s.units_failed for s in stages.values())
     if failed:
         raise IncompleteError(
-            f"{failed} units of work failed; the lines above say which and why",
+            f"{counted(failed, 'unit')} of work failed; the lines above say which and why",
             "run the same command again: it tries only those",
         )
     return AnnotateSummary(list(stages.values()), time.monotonic() - clock, runner)

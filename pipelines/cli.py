@@ -78,6 +78,7 @@ def annotate(
 
     from data_engine.dataset import Dataset
     from data_engine.errors import RecipeError
+    from data_engine.wording import counted
     from pipelines.annotate import annotate as run
 
     if len(places) > 2:
@@ -96,9 +97,9 @@ def annotate(
         )
     summary = run(opened, chosen, runner=chosen_runner(runner), address=address, reporter=new_reporter())
     for stage in summary.stages:
-        done = f"{stage.units_done} shards done, {stage.units_skipped} already there"
-        made = f"{stage.annotations:,} annotations" if stage.units_done else "nothing to do"
-        say(f"{stage.name}: {made}, {stage.failures:,} failures ({done})")
+        done = f"{counted(stage.units_done, 'shard')} done, {stage.units_skipped:,} already there"
+        made = counted(stage.annotations, "annotation") if stage.units_done else "nothing to do"
+        say(f"{stage.name}: {made}, {counted(stage.failures, 'failure')} ({done})")
     _say_failures(url)
     say(
         f"annotated {url} in {summary.seconds:.1f} s ({summary.runner}); look with: fde sql {url} 'FROM regions'"
@@ -124,6 +125,7 @@ def filter_(
     """
     from data_engine.dataset import Dataset
     from data_engine.errors import RecipeError
+    from data_engine.wording import counted
     from pipelines.filter import filter_dataset
     from pipelines.funnel import funnel, samples
 
@@ -136,9 +138,9 @@ def filter_(
     )
     shards = summary.shards_done + summary.shards_skipped
     if sample is not None:
-        say(f"a sample of {shards} of {len(opened.shards)} shards; nothing is written")
+        say(f"a sample of {shards:,} of {counted(len(opened.shards), 'shard')}; nothing is written")
     elif summary.shards_skipped:
-        say(f"{summary.shards_skipped} of {shards} shards were judged before")
+        say(f"judged before: {summary.shards_skipped:,} of {counted(shards, 'shard')}")
     for line in funnel(chosen, summary):
         say(line)
     if explain:
@@ -255,6 +257,7 @@ def _ingest(
     from data_engine.dataset import Dataset
     from data_engine.ingest.run import ingest as run
     from data_engine.run_record import Run, record_ingest
+    from data_engine.wording import counted
 
     invocation = Run.begin("ingest", None, "threads")
     reporter = new_reporter()
@@ -269,18 +272,19 @@ def _ingest(
             progress=count,
         )
     if summary.already:
-        say(f"{url} holds {source} already: {summary.images:,} images")
+        say(f"{url} holds {source} already: {counted(summary.images, 'image')}")
         return summary
     record_ingest(Dataset.open(url), invocation, summary.seconds, sum(summary.failures.values()))
-    names = f" under {summary.keys:,} names" if summary.keys != summary.images else ""
-    labels = "".join(f", {rows:,} labels by {name}" for name, rows in summary.labels.items())
+    names = f" under {counted(summary.keys, 'name')}" if summary.keys != summary.images else ""
+    labels = "".join(f", {counted(rows, 'label')} by {name}" for name, rows in summary.labels.items())
     say(
-        f"ingested {summary.images:,} images{names} in {summary.shards} shards{labels}, {summary.seconds:.1f} s"
+        f"ingested {counted(summary.images, 'image')}{names} in {counted(summary.shards, 'shard')}{labels}, "
+        f"{summary.seconds:.1f} s"
     )
     if summary.left_out:
         say(f"left out: {', '.join(f'{count:,} {what}' for what, count in summary.left_out.items())}")
     if summary.ignored:
-        say(f"ignored {summary.ignored:,} files that are no images")
+        say(f"ignored {counted(summary.ignored, 'file that is no image', 'files that are no images')}")
     if summary.failures:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(summary.failures.items()))
         say(
@@ -292,6 +296,7 @@ def _ingest(
 def _say_failures(url: str) -> None:
     from data_engine.dataset import Dataset
     from data_engine.query import sql as ask
+    from data_engine.wording import counted
 
     rows = ask(
         Dataset.open(url),
@@ -299,7 +304,7 @@ def _say_failures(url: str) -> None:
     )
     n, images = rows["n"][0].as_py(), rows["images"][0].as_py()
     if n:
-        say(f"{n:,} failures on {images:,} images; see: fde sql {url} 'FROM failures'")
+        say(f"{counted(n, 'failure')} on {counted(images, 'image')}; see: fde sql {url} 'FROM failures'")
 
 
 def _end(line: str, hint: str, code: int) -> NoReturn:

@@ -218,7 +218,8 @@ def draw(
 ) -> None:
     """Draw the first images with what was said about them, as one picture."""
     from data_engine.dataset import Dataset
+    from data_engine.wording import counted
     from pipelines.draw import draw_dataset
 
     shown = draw_dataset(Dataset.open(dataset), output, sources=source, images=images, kept=kept)
-    say(f"{output}: {shown} images")
+    say(f"{output}: {counted(shown, 'image')}")

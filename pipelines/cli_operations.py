@@ -77,6 +77,7 @@ def retry(
     failed as a whole need no retry: fde annotate does them.
     """
     from data_engine.dataset import Dataset
+    from data_engine.wording import counted
     from pipelines.retry import MAY_PASS
     from pipelines.retry import retry as run
 
@@ -94,7 +95,7 @@ def retry(
         return
     for (stage, why), count in sorted(summary.before.items()):
         left = summary.after.get((stage, why), 0)
-        say(f"{stage}: {count:,} images failed with {why}, {left:,} do so still")
+        say(f"{stage}: {counted(count, 'image')} failed with {why}, {left:,} do so still")
     say(
-        f"{summary.shards:,} shards were made again; where there are verdicts, filter again: fde filter {dataset}"
+        f"made again: {counted(summary.shards, 'shard')}; where there are verdicts, filter again: fde filter {dataset}"
     )

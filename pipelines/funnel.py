@@ -9,6 +9,7 @@ from data_engine.query import sql
 from data_engine.query_output import printable
 from data_engine.recipe import Recipe
 from data_engine.verdicts import PARENT
+from data_engine.wording import counted
 from pipelines.filter import FilterSummary
 
 _LONGEST = 60
@@ -28,14 +29,14 @@ _SAMPLES = """
 def funnel(recipe: Recipe, summary: FilterSummary) -> Iterator[str]:
     """One line per filter in the recipe's order: dropped, and what was left after it."""
     left = summary.seen
-    yield f"{summary.seen:,} annotations of {summary.images:,} images"
+    yield f"{counted(summary.seen, 'annotation')} of {counted(summary.images, 'image')}"
     for name in (*recipe.filters, PARENT):
         dropped = summary.dropped[name]
         if name == PARENT and not dropped:
             continue
         left -= dropped
-        share = f"{100 * dropped / summary.seen:5.1f} %" if summary.seen else ""
-        yield f"  dropped by {name}: {dropped:,} {share}, left {left:,}"
+        share = f" {100 * dropped / summary.seen:5.1f} %" if summary.seen else ""
+        yield f"  dropped by {name}: {dropped:,}{share}, left {left:,}"
     yield f"  kept: {summary.kept:,}"
     if summary.bare:
         yield f"  images of which nothing is kept: {summary.bare:,}"

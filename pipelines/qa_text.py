@@ -9,6 +9,7 @@ from rich.console import Console
 
 from data_engine.qa.queries import built_in
 from data_engine.query_output import print_table
+from data_engine.wording import counted
 from pipelines.qa import Findings
 
 PRINTED = (
@@ -46,7 +47,9 @@ def print_findings(found: Findings, console: Console) -> None:
             line(f"\n{found.reports[name][0].title}: what differs from {found.against}")
             print_table(rows.to_reader(), console)
     for check in found.failed:
-        line(f"\nfailed: {check.query.title} ({check.query.name}): {check.error or f'{check.rows:,} rows'}")
+        line(
+            f"\nfailed: {check.query.title} ({check.query.name}): {check.error or counted(check.rows, 'row')}"
+        )
         if check.sample is not None:
             print_table(check.sample.slice(0, _ROWS_SHOWN).to_reader(), console)
     line(f"\n{len(found.checks) - len(found.failed)} of {len(found.checks)} checks passed")

@@ -22,6 +22,7 @@ from data_engine.runner.progress import clock
 from data_engine.schema import REVIEWER
 from data_engine.shards import read_table
 from data_engine.students import with_students
+from data_engine.wording import counted
 
 _RUNS = 20
 """Records read, the latest ones: enough for what is told of them, however many there are."""
@@ -191,7 +192,7 @@ def _latest_runs(dataset: Dataset) -> list[dict[str, Any]]:
 
 def lines(status: Status) -> Iterator[str]:
     """The state as text for a terminal; nothing from the data set reaches it unescaped."""
-    yield f"{printable(status.url)}: {status.images:,} images in {status.shards:,} shards"
+    yield f"{printable(status.url)}: {counted(status.images, 'image')} in {counted(status.shards, 'shard')}"
     yield from _table(status.stages)
     for stage in status.stages:
         for shard, why in stage.why_failed.items():

@@ -150,7 +150,7 @@ def _remade(place: Place, spoil) -> str:
     spoil(place.dataset / "annotations/looks/00001.parquet")
     said = place.annotate()
     assert said.code == 0, said.text
-    assert "looks: " in said.text and "(1 shards done, 3 already there)" in said.text, said.text
+    assert "looks: " in said.text and "(1 shard done, 3 already there)" in said.text, said.text
     place.whole()
     return "exit 0: that shard alone was made again"
 

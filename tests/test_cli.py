@@ -55,10 +55,10 @@ def test_600_images_of_which_one_is_corrupt(fde, toy):
     pictures, dataset, recipe = toy
     code, out, err = fde("annotate", pictures, dataset, "--recipe", recipe, "--runner", "inline")
     assert code == 0, err
-    assert "ingested 599 images in 1 shards" in out
+    assert "ingested 599 images in 1 shard," in out
     assert re.search(r"could not use 1: 1 (truncated|corrupt); see: fde sql", out)
-    assert "numbers: 1,198 annotations, 0 failures (1 shards done, 0 already there)" in out
-    assert "1 failures on 1 images" in out
+    assert "numbers: 1,198 annotations, 0 failures (1 shard done, 0 already there)" in out
+    assert "1 failure on 1 image;" in out
     _, out, _ = fde(
         "sql", dataset, "SELECT (SELECT count(*) FROM texts) AS t, stage, key FROM failures", "-f", "json"
     )
@@ -92,12 +92,12 @@ def test_annotate_again_does_nothing_and_filter_prints_the_funnel(fde, toy):
         "images of which nothing is kept: 599",
     ]
     code, out, _ = fde("filter", dataset, "--recipe", recipe, "--explain")
-    assert code == 0 and out.startswith("1 of 1 shards were judged before\n")
+    assert code == 0 and out.startswith("judged before: 1 of 1 shard\n")
     assert out.count("  numbers text brief: number ") == out.count("  numbers phrase: ") == 5
     shown = out.splitlines()
     assert shown.index("low:") < shown.index("parent:")
     code, out, _ = fde("filter", dataset, "--recipe", recipe, "--sample", 0.1)
-    assert code == 0 and out.startswith("a sample of 1 of 1 shards; nothing is written\n")
+    assert code == 0 and out.startswith("a sample of 1 of 1 shard; nothing is written\n")
     assert fde("filter", dataset, "--recipe", recipe, "--sample", 0.1, "--explain")[0] == 2
 
 

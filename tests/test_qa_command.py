@@ -66,7 +66,7 @@ def test_a_fault_ends_with_7_and_shows_its_rows(dataset, fde):
     found = json.loads(out)
     assert found["checks"]["scores"]["sample"][0]["annotation_id"] == "ad"
     assert {row["kind"] for row in found["reports"]["table2"]["rows"]} == {"text", "region-text", "triplets"}
-    assert "failed: Scores outside of 0 to 1 (scores): 1 rows" in fde(dataset.url)[1]
+    assert "failed: Scores outside of 0 to 1 (scores): 1 row" in fde(dataset.url)[1]
 
 
 @pytest.mark.parametrize(

@@ -270,4 +270,4 @@ def test_a_stage_without_a_rate_tells_no_time_that_is_left():
     assert "0:00:0" in stage.line and stage.ended is None
     stage.count(Beat(6, 1, 0))
     stage.count(Done(10, 1, 10))
-    assert stage.ended is not None and stage.line.endswith(", done, 1 failures")
+    assert stage.ended is not None and stage.line.endswith(", done, 1 failure")

@@ -17,6 +17,7 @@ from rich.text import Text
 from data_engine.logs import about, as_json
 from data_engine.runner.metrics import Exporter
 from data_engine.runner.work import Beat, Done
+from data_engine.wording import counted
 
 if TYPE_CHECKING:
     from rich.progress import Task, TaskID
@@ -73,7 +74,7 @@ class StageProgress:
             eta = ", done"
         else:
             eta = "" if self.eta is None else f", {clock(self.eta)} left"
-        return f"{self.rate:,.1f} images/s{eta}, {self.failures:,} failures"
+        return f"{self.rate:,.1f} images/s{eta}, {counted(self.failures, 'failure')}"
 
     @property
     def counts(self) -> dict[str, float | None]:
@@ -207,7 +208,7 @@ class Reporter:
 
         def line(done: int, failed: int) -> str:
             rate = done / max(1e-3, time.monotonic() - started)
-            return f"{name} {done:,} images, {rate:,.0f} images/s, {failed:,} failures"
+            return f"{name} {done:,} images, {rate:,.0f} images/s, {counted(failed, 'failure')}"
 
         if not self.terminal:
 
