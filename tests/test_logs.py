@@ -65,7 +65,7 @@ def test_other_packages_lines_come_once_and_as_ours_do(kind):
 def test_a_package_that_brings_its_own_handler_keeps_none():
     pytest.importorskip("huggingface_hub")
     code = (
-        "import logging; from data_engine.logs import set_up; set_up(); import huggingface_hub\n"
+        "import logging; from data_engine.logs import set_up; set_up(); import huggingface_hub.utils.logging\n"
         "logging.getLogger('huggingface_hub.x').warning('here')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
