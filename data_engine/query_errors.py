@@ -63,7 +63,11 @@ def query_errors(hint: str = "") -> Iterator[None]:
     """Raises DamagedError or QueryError for what DuckDB, or a stream of its rows, raises in the block."""
     try:
         yield
-    except (duckdb.Error, pa.ArrowException) as error:
+    except (
+        duckdb.Error,
+        pa.ArrowException,
+        UnicodeDecodeError,
+    ) as error:  # the last: a message with a file's bytes in it
         raise query_error(error, hint) from error
     except OSError as error:  # what a stream makes of an error of DuckDB's has no number; a disk's has
         if error.errno is not None:

@@ -53,6 +53,18 @@ def test_views_over_a_file_that_was_cut_are_refused_in_one_line(tmp_path, cut):
     assert "00000.parquet" in caught.value.message and "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize("name", [b"annotation_id", b"granularity", b"kind"])
+def test_a_message_that_quotes_bytes_that_are_no_text_is_told_as_damage(tmp_path, name):
+    dataset = hand_made(tmp_path)
+    file = Path(dataset.store.path("annotations/detector/00000.parquet"))
+    file.write_bytes(
+        file.read_bytes().replace(name, b"\xee" * len(name))
+    )  # a column's name, in the footer too
+    with pytest.raises(DamagedError, match="a stored file cannot be read") as caught:
+        sql(dataset, "SELECT * FROM annotations")
+    assert "\n" not in caught.value.message
+
+
 @settings(max_examples=25, deadline=None)
 @given(start=st.floats(0, 1), length=st.integers(1, 3000), byte=st.integers(0, 255))
 def test_whatever_is_overwritten_a_query_answers_or_raises_an_error_of_this_project(

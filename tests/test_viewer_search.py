@@ -221,6 +221,15 @@ def test_a_shard_that_is_damaged_behind_its_footer_is_set_aside(tmp_path, name):
     assert page(tables, Search.of({"label": "dog"}), seconds=60)["images"]
 
 
+def test_a_shard_whose_names_of_columns_are_no_text_is_set_aside(tmp_path):
+    dataset = scenes(tmp_path, 9, 3)
+    file = Path(dataset.url) / "annotations/detector/00001.parquet"
+    file.write_bytes(file.read_bytes().replace(b"granularity", b"\xee" * 11))
+    tables = Tables(dataset)
+    assert len(page(tables, Search.of({}), seconds=60)["images"]) == 9
+    assert page(tables, Search.of({"label": "dog"}), seconds=60)["images"]
+
+
 def test_a_shard_of_a_newer_format_is_told_of(tmp_path):
     dataset = scenes(tmp_path, 2, 2)
     name = Path(dataset.url) / "annotations/detector/00000.parquet"
