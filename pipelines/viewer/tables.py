@@ -119,10 +119,7 @@ class Tables:
                     self._relations(connection, files, alike=attempt == 0, with_bytes=with_bytes)
                 )
                 return _fetch(connection, sql, parameters, seconds)
-            except (
-                duckdb.Error,
-                UnicodeDecodeError,
-            ) as error:  # the last: a message with a file's bytes in it
+            except duckdb.Error as error:
                 # What stops a query may be a file that is cut, or shards whose columns differ.
                 damaged = of_files(str(error))
                 unlike = attempt == 0 and (damaged or isinstance(error, duckdb.BinderException))
@@ -275,7 +272,7 @@ def _fetch(
         stopper.join()  # before the connection is closed
 
 
-def _one_line(error: duckdb.Error | UnicodeDecodeError, seconds: float) -> tuple[str, str]:
+def _one_line(error: duckdb.Error, seconds: float) -> tuple[str, str]:
     if isinstance(error, duckdb.InterruptException):
         return f"stopped after {seconds:g} s", "narrow the search, or ask with: fde sql"
     return one_line(error)[:500], "the columns are those of a statement: docs/viewer.md"
