@@ -74,9 +74,8 @@ def set_up() -> None:
     for name in _OWN_HANDLERS:
         logger = logging.getLogger(name)
         logger.handlers.clear()
-        logger.__class__ = (
-            _Passing  # it may be there already, and gets its handler when the package is imported
-        )
+        # It may be there already, and gets its handler when the package is imported.
+        logger.__class__ = _Passing
     logging.captureWarnings(as_json())  # Python's own warnings would be lines of text
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLine() if as_json() else PlainLine("%(asctime)s %(message)s", "%H:%M:%S"))

@@ -39,9 +39,8 @@ def written(path: Path) -> Iterator[IO[bytes]]:
                 yield stream
             return
         target = path.resolve()  # what a link names is replaced, not the link
-        beside = target.with_name(
-            f".{uuid.uuid4().hex}.tmp"
-        )  # a name of its own may be as long as names can be
+        # Not the name with something added: it may be as long as names can be.
+        beside = target.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
             with beside.open("wb") as stream:
                 yield stream

@@ -136,9 +136,8 @@ def _columns(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
     told = []
     for name in VIEWS:
         if name in words:
-            with suppress(
-                duckdb.Error
-            ):  # a file that cannot be read: what is wrong with the query is told all the same
+            # Where a file cannot be read, what is wrong with the query is told all the same.
+            with suppress(duckdb.Error):
                 columns = connection.sql(f"DESCRIBE {name}").fetchall()
                 told.append(f"{name} has {', '.join(column[0] for column in columns)}")
     return "; ".join(told)

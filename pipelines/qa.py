@@ -67,7 +67,8 @@ def qa(
     say: Callable[[str], None] = lambda line: None,
 ) -> Findings:
     """Run all checks and reports, the built-in ones and those of `folders`; `recipe` is what the data set should
-    be of; with `checksums` every file is read to its end first. Raises QueryError for folders without SQL, DatasetError for a truth that is not there.
+    be of; with `checksums` every file is read to its end first. Raises QueryError for folders without SQL,
+    DatasetError for a truth that is not there.
 
     Where a file turns out to be damaged behind its footer, all files are read, and it starts again without those.
     """

@@ -583,6 +583,15 @@ def test_refused_arguments_leave_the_scenes_that_are_there(tmp_path: Path, argum
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["images/000123.jpg", "images/cat.png", "truth.jsonl"])
+def test_what_is_no_scenes_is_neither_replaced_nor_removed(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"somebody's")
+    with pytest.raises(RecipeError, match="no scenes"):
+        make_scenes(tmp_path, 2, seed=3, size=(128, 96))
+    assert contents(tmp_path) == {name: b"somebody's"}
+
+
 def test_scenes_that_were_not_finished_are_not_taken_for_images_without_truth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

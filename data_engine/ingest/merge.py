@@ -72,7 +72,7 @@ def merge(plan: Plan, pool: Executor, reader: ByteReader) -> Merged:
     """Write the shards and their labels, and the failures; remove those of an earlier, other ingest."""
     store = plan.store
     folder = Path(store.path(".tmp")) if store.local else None
-    with scratch(folder, plan.workers) as db, _damage_told():
+    with scratch(folder, plan.workers) as db, _broken_streams_told():
         staged = pyarrow.dataset.dataset(
             [store.path(staged_name(unit)) for unit in range(plan.units)],
             schema=STAGED,
@@ -131,7 +131,7 @@ def merge(plan: Plan, pool: Executor, reader: ByteReader) -> Merged:
 
 
 @contextmanager
-def _damage_told() -> Iterator[None]:
+def _broken_streams_told() -> Iterator[None]:
     """DuckDB has no error of its own for a stream that breaks off."""
     try:
         yield

@@ -157,9 +157,8 @@ def _read(dataset: Dataset, depth: Depth, place: Shard) -> Shard:
             provenance = json.loads((footer.metadata or {}).get(_PROVENANCE, b"{}"))
             provenance = provenance if isinstance(provenance, dict) else {}
     except (pa.ArrowException, StorageError, ValueError) as error:
-        why = (
-            error.__cause__ if isinstance(error, StorageError) else error
-        )  # bad pages are an OSError of Arrow's
+        # Bad pages are an OSError of Arrow's, and so a StorageError here.
+        why = error.__cause__ if isinstance(error, StorageError) else error
         return replace(place, state="damaged", problem=" ".join(str(why).split())[:200])
     wanted = SCHEMAS[place.tables]
     format_ = provenance.get("format")

@@ -29,8 +29,8 @@ def ground_truth(dataset: Dataset, source: str, *, masks: bool = False, named: b
     Image ids count from 1 in the data set's order; `image_id` keeps the data set's own, and `file_name`
     is the first of its keys. Category ids count from 1 in the order of the texts. With `masks`, only
     regions that have a mask count, and it is their `segmentation` (compressed run-length encoding).
-    Unless they are `named`, all regions are of one category. No region is a crowd. All of it lies in memory: about 1 kB per region.
-    Raises DatasetError when the source has said nothing.
+    Unless they are `named`, all regions are of one category. No region is a crowd. All of it lies in memory: about
+    1 kB per region. Raises DatasetError when the source has said nothing.
     """
     images: list[dict[str, Any]] = []
     for shard in dataset.shards:

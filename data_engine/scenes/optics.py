@@ -18,8 +18,8 @@ _BLURRED_AT = 240
 class Optics:
     """`exposure` multiplies all light, `tint` each channel; `slope` is how much more light falls on one
     edge than in the middle, `towards` (radians) where that edge is. `blur` is a box's radius in
-    pixels of a picture whose shorter side has `_BLURRED_AT`, `grain` the noise's standard deviation of 255, `quality` JPEG's, and `shadow` how far (x, y)
-    shadows fall, in pixels."""
+    pixels of a picture whose shorter side has `_BLURRED_AT`, `grain` the noise's standard deviation of 255,
+    `quality` JPEG's, and `shadow` how far (x, y) shadows fall, in pixels."""
 
     exposure: float
     tint: tuple[float, float, float]

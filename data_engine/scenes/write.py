@@ -46,8 +46,8 @@ def make_scenes(
     """Write scenes `start` to `start + count - 1` of a seed in a world; `size` is (width, height) in pixels.
 
     With several workers the scenes are drawn in as many processes. Scenes that the folder already has are replaced,
-    all of them. Raises RecipeError for arguments that make no scenes, before anything is touched, and
-    StorageError when the folder cannot be written.
+    all of them. Raises RecipeError for arguments that make no scenes and for a folder with other images or truth, before
+    anything is touched, and StorageError when the folder cannot be written.
     """
     if count < 1 or start < 0 or workers < 1:
         raise RecipeError(
@@ -67,16 +67,25 @@ def make_scenes(
     }
     folder = Path(folder)
     with storage_errors(str(folder)):
+        _check_ours(folder)
         (folder / IMAGES).mkdir(parents=True, exist_ok=True)
         (folder / UNFINISHED).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         (folder / MANIFEST).unlink(missing_ok=True)
-        for image in (folder / IMAGES).glob("[0-9]" * 6 + ".jpg"):
-            if not start <= int(image.stem) < start + count:
+        for image in (folder / IMAGES).glob("*.jpg"):
+            if image.stem.isdecimal() and not start <= int(image.stem) < start + count:
                 image.unlink()
         with (folder / TRUTH).open("w", encoding="utf-8", newline="\n") as truth:
             for lines in _chunks(folder, count, seed, size, start, workers, world):
                 truth.writelines(lines)
         (folder / UNFINISHED).replace(folder / MANIFEST)
+
+
+def _check_ours(folder: Path) -> None:
+    """Raises RecipeError for what lies where scenes would, unless a manifest says that it is scenes."""
+    if any((folder / name).is_file() for name in (MANIFEST, UNFINISHED)):
+        return
+    if (folder / TRUTH).exists() or ((folder / IMAGES).is_dir() and any((folder / IMAGES).iterdir())):
+        raise RecipeError(f"{folder} holds images or truth that are no scenes", "give a new folder")
 
 
 def file_name(index: int) -> str:
